@@ -1,0 +1,38 @@
+"""The two ways a command may fail that are not bugs of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class BadInput(Exception):
+    """Something the user gave cannot be used; the command line prints it and exits with 2.
+
+    Parameters
+    ----------
+    message : str or iterable of str
+        One line per fault: the file or argument, what was found, what to do.
+    """
+
+    def __init__(self, message: str | Iterable[str]) -> None:
+        lines = [message] if isinstance(message, str) else list(message)
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class TryAgain(Exception):
+    """The same command may succeed later (a full disk, a killed worker); exits with 75."""
+
+
+class Diverged(Exception):
+    """Training met a non-finite loss.
+
+    Parameters
+    ----------
+    iteration : int
+        The optimiser step, counted from 1, whose loss was not finite.
+    """
+
+    def __init__(self, iteration: int) -> None:
+        super().__init__(f"the loss is not finite at iteration {iteration}")
+        self.iteration = iteration

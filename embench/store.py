@@ -1,0 +1,270 @@
+"""The prepared format: one HDF5 file per task or unlabelled set, hashed, read lazily.
+
+Layout (format 1)::
+
+    /                       attributes: format, kind, spec (JSON), hash, norms, card (JSON)
+    /{split}/{item}/image   uint8  (Z, Y, X)
+    /{split}/{item}/labels  uint8  (Z, Y, X), absent from unlabelled sets
+
+The hash is SHA-256 over the spec's facts about the data and over every item's name, shape and voxels, section by
+section; chunking and compression do not enter. Every result carries it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from embench.errors import BadInput
+from embench.files import replacing
+from embench.task import SPLITS, Item, Sections, Split, Task, UnlabelledSet
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT = 1
+_CHUNK = (1, 256, 256)
+_CUBE = (16, 64, 64)
+
+
+def data_folder() -> Path:
+    """Return the folder of prepared data: ``EMBENCH_DATA``, or the user's data folder."""
+    if folder := os.environ.get("EMBENCH_DATA"):
+        return Path(folder)
+    from platformdirs import user_data_path
+
+    return user_data_path("embench")
+
+
+def prepared_path(name: str, folder: Path | None = None) -> Path:
+    """Return where the prepared file of a task or unlabelled set stands."""
+    return (folder or data_folder()) / f"{name}.h5"
+
+
+def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: dict[str, Any] | None = None) -> str:
+    """Write a prepared file, streaming section by section, and return its hash.
+
+    Parameters
+    ----------
+    path : Path
+        Replaced atomically; untouched when anything is wrong.
+    spec : Task or UnlabelledSet
+    items : iterable of Item
+        Read once, in order.
+    card : dict, optional
+        What else is known of the preparation (source files and hashes), stored as JSON.
+
+    Raises
+    ------
+    BadInput
+        Images and labels of different shape, label values outside the classes, no training or no test images:
+        one line per fault, every fault at once.
+    """
+    import h5py
+
+    faults: list[str] = []
+    grey_levels = np.zeros(256, np.int64)
+    splits: set[Split] = set()
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for item in items:
+                fault = _shape_fault(item)
+                if fault:
+                    faults.append(fault)
+                    continue
+                if f"{item.split}/{item.name}" in file:
+                    faults.append(f"{item.origin or item.name}: a second image called {item.name!r}; rename one")
+                    continue
+                splits.add(item.split)
+                group = file.create_group(f"{item.split}/{item.name}")
+                for z, section in _copy(group, "image", item.image, spec):
+                    if item.split == "train":
+                        grey_levels += np.bincount(section.ravel(), minlength=256)
+                    del z
+                if item.labels is not None:
+                    faults += _copy_labels(group, item, spec)
+            faults += _split_faults(spec, splits)
+            if faults:
+                raise BadInput(faults)
+            norms = getattr(spec, "norms", None) or norms_of(grey_levels)
+            file.attrs["format"] = FORMAT
+            file.attrs["kind"] = "task" if isinstance(spec, Task) else "unlabelled"
+            file.attrs["spec"] = json.dumps(asdict(spec))
+            file.attrs["norms"] = norms
+            file.attrs["card"] = json.dumps(card or {})
+            digest = _hash(file, spec)
+            file.attrs["hash"] = digest
+    return digest
+
+
+def norms_of(grey_levels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return mean and standard deviation of 0..1 grey values from their histogram (256 counts)."""
+    values = np.arange(256) / 255
+    weights = grey_levels / grey_levels.sum()
+    mean = float((weights * values).sum())
+    return mean, float(np.sqrt((weights * (values - mean) ** 2).sum()))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One stored item: lazily read arrays.
+
+    ``image`` and ``labels`` are HDF5 datasets of shape (Z, Y, X), uint8; ``labels`` is ``None`` in unlabelled sets.
+    """
+
+    name: str
+    image: h5py.Dataset
+    labels: h5py.Dataset | None
+
+    def section(self, axis: int, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Return image and labels of the section ``index`` across ``axis``."""
+        where = (slice(None),) * axis + (index,)
+        return self.image[where], None if self.labels is None else self.labels[where]
+
+
+class Prepared:
+    """An open prepared file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    spec : Task or UnlabelledSet
+        The facts stored with the data.
+    hash : str
+        Content hash as recorded when it was written (see :meth:`verify`).
+    norms : (float, float)
+        Mean and standard deviation of 0..1 grey values of the training split, or the published ones.
+    card : dict
+
+    Raises
+    ------
+    BadInput
+        When the file is absent or is not a prepared file of this format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+
+        if not path.exists():
+            raise BadInput(f"{path}: not prepared; run: embench prepare {path.stem}")
+        try:
+            self._file = h5py.File(path, "r")
+            attributes = dict(self._file.attrs)
+            if attributes.get("format") != FORMAT:
+                raise BadInput(
+                    f"{path}: prepared format {attributes.get('format')!r}, expected {FORMAT}; "
+                    f"run: embench prepare {path.stem} --force"
+                )
+            kind = Task if attributes["kind"] == "task" else UnlabelledSet
+            self.spec: Task | UnlabelledSet = TypeAdapter(kind).validate_json(attributes["spec"])
+            self.hash = str(attributes["hash"])
+            mean, deviation = map(float, attributes["norms"])
+            self.norms = (mean, deviation)
+            self.card: dict[str, Any] = json.loads(attributes["card"])
+        except (OSError, KeyError, ValueError, ValidationError) as error:
+            raise BadInput(f"{path}: not a prepared file ({type(error).__name__}); prepare it again") from None
+        self.path = path
+
+    @cached_property
+    def task(self) -> Task:
+        """The task; raises ``BadInput`` for an unlabelled set."""
+        if not isinstance(self.spec, Task):
+            raise BadInput(f"{self.path}: an unlabelled set, not a task; use it with: embench pretrain")
+        return self.spec
+
+    def volumes(self, split: Split) -> list[Volume]:
+        """Return the items of a split, in stored order of their names."""
+        group = self._file.get(split, {})
+        return [Volume(name, group[name]["image"], group[name].get("labels")) for name in sorted(group)]
+
+    def verify(self) -> bool:
+        """Whether the voxels still have the recorded hash (reads everything)."""
+        return _hash(self._file, self.spec) == self.hash
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Prepared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _shape_fault(item: Item) -> str | None:
+    where = item.origin or item.name
+    shape = tuple(item.image.shape)
+    if len(shape) != 3 or 0 in shape:
+        return f"{where}: image of shape {shape}; expected a non-empty ZYX volume"
+    if item.labels is not None and tuple(item.labels.shape) != shape:
+        return f"{where}: image is {shape}, labels are {tuple(item.labels.shape)} (ZYX); they must agree"
+    return None
+
+
+def _split_faults(spec: Task | UnlabelledSet, splits: set[Split]) -> list[str]:
+    needed: tuple[Split, ...] = ("train", "test") if isinstance(spec, Task) else ("train",)
+    return [f"{spec.name}: no {split} images; check the source and the split" for split in needed if split not in splits]
+
+
+def _copy(
+    group: h5py.Group, name: str, volume: Sections, spec: Task | UnlabelledSet
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Copy ``volume`` into a compressed dataset slab by slab, giving each section as it passes."""
+    depth = volume.shape[0]
+    isotropic = isinstance(spec, Task) and (len(spec.training_axes) > 1 or len(spec.scoring.axes) > 1)
+    chunk = tuple(min(a, b) for a, b in zip(_CUBE if isotropic else _CHUNK, volume.shape, strict=True))
+    target = group.create_dataset(name, volume.shape, np.uint8, chunks=chunk, compression="gzip", compression_opts=1)
+    for start in range(0, depth, chunk[0]):
+        slab = [np.asarray(volume[z]) for z in range(start, min(start + chunk[0], depth))]
+        for offset, section in enumerate(slab):
+            if section.dtype != np.uint8:
+                raise TypeError(f"{name} of {group.name}: {section.dtype}, a reader must give uint8")
+            yield start + offset, section
+        target[start : start + len(slab)] = np.stack(slab)
+
+
+def _copy_labels(group: h5py.Group, item: Item, spec: Task | UnlabelledSet) -> list[str]:
+    assert item.labels is not None and isinstance(spec, Task)
+    strange: dict[int, int] = {}
+    for z, section in _copy(group, "labels", item.labels, spec):
+        if section.max() >= len(spec.classes):
+            for value in np.unique(section[section >= len(spec.classes)]):
+                strange.setdefault(int(value), z)
+    if not strange:
+        return []
+    found = ", ".join(f"{value} (first in section {z})" for value, z in sorted(strange.items()))
+    return [
+        f"{item.origin or item.name}: label values {found} outside the classes 0..{len(spec.classes) - 1} of {spec.name}"
+    ]
+
+
+def _hash(file: h5py.File, spec: Task | UnlabelledSet) -> str:
+    digest = hashlib.sha256()
+    facts: dict[str, Any] = {"format": FORMAT, "name": spec.name, "voxel_size": spec.voxel_size}
+    if isinstance(spec, Task):
+        facts["classes"] = spec.classes
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for split in SPLITS:
+        group = file.get(split, {})
+        for name in sorted(group):
+            for kind in sorted(group[name]):
+                voxels = group[name][kind]
+                digest.update(f"{split}/{name}/{kind}{voxels.shape}".encode())
+                step = voxels.chunks[0]
+                for z in range(0, voxels.shape[0], step):
+                    digest.update(np.ascontiguousarray(voxels[z : z + step]).data)
+    return digest.hexdigest()
