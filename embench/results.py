@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from embench.errors import BadInput
 from embench.files import write_atomic
+from embench.names import is_name
 from embench.recipe import Recipe
 from embench.task import Scoring, Task
 
@@ -20,7 +21,14 @@ SCHEMA = 1
 MAX_BYTES = 32 * 2**20
 EPSILON = 1e-5
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9_-]|\.(?!\.)){0,79}$")]
+
+def _checked_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"{text[:80]!r} is not a name ([a-z0-9._-], at most 80)")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]

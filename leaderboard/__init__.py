@@ -1,0 +1,1 @@
+"""Statistics and the static site, made from result files and from nothing else."""
