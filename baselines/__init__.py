@@ -1,0 +1,1 @@
+"""Model adapters of the benchmark and the networks behind them."""
