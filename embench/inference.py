@@ -1,0 +1,273 @@
+"""From a network and an image to scores, and from sections to a volume (protocol 4.1, 4.2 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embench.errors import BadInput
+from embench.recipe import Inference, SlidingWindow, WholeImage
+
+if TYPE_CHECKING:
+    import torch
+
+Scores = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+"""Called with the sections done and the sections to do."""
+
+_SLAB_BYTES = 1 << 26
+
+
+class Volume(Protocol):
+    """Grey values (Z, Y, X) uint8, sliceable along any axis: a NumPy array or an open HDF5 dataset."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+def predict_section(
+    network: torch.nn.Module,
+    image_YX: NDArray[np.uint8],
+    *,
+    inference: Inference,
+    norms: tuple[float, float],
+    device: torch.device | str,
+    volume: bool,
+) -> Scores:
+    """Return a network's scores of every class on one section.
+
+    The network gets (B, 1, Y, X) float32 images ``(grey / 255 - mean) / std`` and returns logits (B, C, Y, X). It runs
+    in evaluation mode, and is left in the modes it came in; precision is the caller's choice (``torch.autocast``).
+
+    ========================  ==================================================================================
+    ``WholeImage``, 2D        Resized down to a multiple of 32 (bilinear, on the grey values), scores back to size
+                              by nearest neighbour. A side under 32 is resized up to 32, for which the published
+                              code, which would make it 0, has no answer.
+    ``WholeImage``, volume    Reflected at the bottom and right to a multiple of 32, then cropped. A side too short
+                              for one reflection is reflected repeatedly.
+    ``SlidingWindow``         Windows of equal weight, their logits averaged. An image smaller than the window is
+                              padded on all sides with the mean grey value (0 after normalisation), then cropped.
+    ========================  ==================================================================================
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        On ``device``.
+    image_YX : ndarray of uint8
+    inference : WholeImage or SlidingWindow
+    norms : (float, float)
+        Mean and standard deviation of grey values as fractions.
+    device : torch.device or str
+    volume : bool
+        Whether the section belongs to a volume that is scored as one.
+
+    Returns
+    -------
+    ndarray of float32, (C, Y, X)
+        Within 0..1: sigmoid of a single channel, softmax over several.
+
+    Raises
+    ------
+    BadInput
+        If the network does not return logits (B, C, Y, X) of the size of its input.
+    """
+    import torch
+
+    def logits_of(grey_YX: NDArray[np.uint8], run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        mean, std = norms
+        image_BCYX = torch.tensor(grey_YX, device=device)[None, None].float().div_(255).sub_(mean).div_(std)
+        logits_BCYX = run(image_BCYX)
+        found = tuple(getattr(logits_BCYX, "shape", ()))
+        if len(found) != 4 or found[0] != 1 or found[2:] != grey_YX.shape:
+            size = " x ".join(map(str, grey_YX.shape))
+            raise BadInput(
+                f"{type(network).__name__}: returned {found or type(logits_BCYX).__name__} for an image of {size}: "
+                "a network must return logits (batch, classes, Y, X) of the size of its input"
+            )
+        return logits_BCYX[0].float()
+
+    if image_YX.ndim != 2 or image_YX.dtype != np.uint8 or 0 in image_YX.shape:
+        raise ValueError(f"expected a section (Y, X) uint8: found {image_YX.shape} {image_YX.dtype}")
+    height, width = image_YX.shape
+    with torch.inference_mode(), _evaluating(network):
+        match inference:
+            case WholeImage(multiple) if volume:
+                padding = ((0, -height % multiple), (0, -width % multiple))
+                logits_CYX = logits_of(np.pad(image_YX, padding, "reflect"), network)[:, :height, :width]
+            case WholeImage(multiple):
+                logits_CYX = logits_of(_resize_down(image_YX, multiple), network)
+            case SlidingWindow():
+                logits_CYX = logits_of(image_YX, lambda image: _slide(network, image, inference, volume))
+        scores_CYX = torch.sigmoid(logits_CYX) if len(logits_CYX) == 1 else torch.softmax(logits_CYX, 0)
+    return _resize_nearest(scores_CYX.cpu().numpy(), (height, width))
+
+
+def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:
+    """Return the label image of a 2D section: score > 0.5 of one channel, arg-max of several (protocol 5)."""
+    if len(scores_CYX) == 1:
+        return (scores_CYX[0] > 0.5).astype(np.uint8)
+    return scores_CYX.argmax(0).astype(np.uint8)
+
+
+class PlaneSum:
+    """The scores of a volume, summed over the planes that it was cut into (protocol 5).
+
+    Each section's scores are scaled by 255 / number of axes, truncated to uint8 and added: one byte per voxel and
+    channel, whatever the number of planes. Every section of every axis must be added once.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Z, Y, X).
+    channels : int
+        1 for a binary task, the number of classes otherwise.
+    axes : sequence of int
+        (0,) for ``stack``, (0, 1, 2) for ``orthoplane``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, axes: Sequence[int]) -> None:
+        if len(shape) != 3 or channels < 1 or not axes or not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
+            raise ValueError(f"expected (Z, Y, X), channels and axes: {shape}, {channels}, {axes}")
+        self.axes = tuple(axes)
+        self._sum_CZYX = np.zeros((channels, *shape), np.uint8)
+
+    def add(self, axis: int, index: int, scores: Scores) -> None:
+        """Add the section at ``index`` of ``axis``: (C, Y, X), (C, Z, X) or (C, Z, Y) for axis 0, 1, 2; 0..1."""
+        if axis not in self.axes:
+            raise ValueError(f"axis {axis} is not one of {self.axes}")
+        section = self._sum_CZYX[(slice(None),) * (axis + 1) + (index,)]
+        if section.shape != scores.shape:
+            raise ValueError(f"expected scores {section.shape} at axis {axis}: found {scores.shape}")
+        section += (scores * (255 / len(self.axes))).astype(np.uint8)
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Return the label volume (Z, Y, X): sum > 127 of one channel, arg-max of several."""
+        first, *others = self._sum_CZYX
+        if not others:
+            return (first > 127).view(np.uint8)
+        labels_ZYX = np.zeros(first.shape, np.uint8)
+        for z, labels_YX in enumerate(labels_ZYX):
+            best_YX = first[z].copy()
+            for channel, sum_ZYX in enumerate(others, 1):
+                # strictly greater: of equal channels the first wins, as in arg-max
+                np.copyto(labels_YX, np.uint8(channel), where=sum_ZYX[z] > best_YX)
+                np.maximum(best_YX, sum_ZYX[z], out=best_YX)
+        return labels_ZYX
+
+    def scores(self, z: int | slice = slice(None)) -> Scores:
+        """Return the summed scores of one section (C, Y, X) or of several (C, Z, Y, X) as fractions.
+
+        A voxel of a binary volume is foreground exactly where its score is above 0.5.
+        """
+        return np.divide(self._sum_CZYX[:, z], np.float32(255), dtype=np.float32)
+
+
+def predict_planes(
+    predict: Callable[[NDArray[np.uint8]], Scores],
+    volume_ZYX: Volume,
+    axes: Sequence[int],
+    channels: int,
+    progress: Progress | None = None,
+) -> PlaneSum:
+    """Predict every section along every axis, and add up the scores.
+
+    Parameters
+    ----------
+    predict : callable
+        From a section uint8 to its scores, float32 (C, ...) within 0..1; see :func:`predict_section`.
+    volume_ZYX : ndarray or HDF5 dataset
+        uint8; read in slabs of at most 64 MiB (or one section) along the axis at hand, never whole.
+    axes : sequence of int
+        ``Scoring.axes``: (0,) for ``stack``, (0, 1, 2) for ``orthoplane``.
+    channels : int
+        ``Task.outputs``.
+    progress : callable, optional
+        Called with the sections done and the sections to do.
+    """
+    planes = PlaneSum(volume_ZYX.shape, channels, axes)
+    total = sum(volume_ZYX.shape[axis] for axis in axes)
+    done = 0
+    for axis in axes:
+        for index, section in _sections(volume_ZYX, axis):
+            planes.add(axis, index, predict(section))
+            done += 1
+            if progress:
+                progress(done, total)
+    return planes
+
+
+def predict_volume(
+    predict: Callable[[NDArray[np.uint8]], Scores],
+    volume_ZYX: Volume,
+    axes: Sequence[int],
+    channels: int,
+    progress: Progress | None = None,
+) -> NDArray[np.uint8]:
+    """Return the label volume (Z, Y, X) of :func:`predict_planes`."""
+    return predict_planes(predict, volume_ZYX, axes, channels, progress).labels()
+
+
+def _sections(volume_ZYX: Volume, axis: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Read along ``axis`` in slabs: a chunked file is decompressed once, not once per section."""
+    length = volume_ZYX.shape[axis]
+    section_bytes = int(np.prod(volume_ZYX.shape)) // max(length, 1)
+    thickness = max(1, _SLAB_BYTES // max(section_bytes, 1))
+    for start in range(0, length, thickness):
+        slab = volume_ZYX[(slice(None),) * axis + (slice(start, start + thickness),)]
+        for offset, section in enumerate(np.moveaxis(slab, axis, 0)):
+            yield start + offset, np.ascontiguousarray(section)
+
+
+def _slide(network: torch.nn.Module, image_BCYX: torch.Tensor, inference: SlidingWindow, volume: bool) -> torch.Tensor:
+    from monai.inferers import sliding_window_inference
+
+    logits = sliding_window_inference(
+        image_BCYX,
+        roi_size=(inference.window, inference.window),
+        sw_batch_size=inference.batch,
+        predictor=network,
+        overlap=inference.overlap_3d if volume else inference.overlap_2d,
+        mode="constant",
+        padding_mode="constant",
+        cval=0.0,
+    )
+    return logits  # type: ignore[return-value]  # a tuple or dict only from a network that returns one
+
+
+def _resize_down(image_YX: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
+    import cv2
+
+    height, width = (max(side // multiple, 1) * multiple for side in image_YX.shape)
+    return np.asarray(cv2.resize(image_YX, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _resize_nearest(scores_CYX: Scores, shape: tuple[int, int]) -> Scores:
+    """Take the source pixel under the centre of each target pixel (scikit-image's order 0, as published)."""
+    if scores_CYX.shape[1:] == shape:
+        return scores_CYX
+    rows, columns = (
+        (2 * np.arange(target) + 1) * source // (2 * target)
+        for source, target in zip(scores_CYX.shape[1:], shape, strict=True)
+    )
+    return scores_CYX[:, rows[:, None], columns]
+
+
+@contextmanager
+def _evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, then every module's own mode again (parts of a network may be frozen in evaluation mode)."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
