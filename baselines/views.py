@@ -17,11 +17,12 @@ class TwoViews(Augmentation):
     """Two independent draws of the augmentation of MoCoV2 (protocol 4.4).
 
     In this order: rotation by up to 180 degrees (p 0.5); random resized crop (area 0.2..1, ratio 3/4..4/3,
-    torchvision's default); brightness and contrast jitter by factors 0.6..1.4, in random order; blur with sigma
-    0.1..2 pixels (p 0.5); flips (p 0.5 each); Gaussian noise (p 0.5).
+    torchvision's default); brightness and contrast jitter by factors 0.6..1.4, in random order; blur with
+    sigma 0.1..2 pixels (p 0.5); flips (p 0.5 each); Gaussian noise (p 0.5).
 
-    Protocol 4.4 gives no variance for the noise: the range of protocol 4.1 (400..1200 on the 0..255 scale) is taken
-    here. Nor does it say what a rotation brings in at the border: the image is reflected, as in protocol 4.1.
+    Protocol 4.4 gives no variance for the noise: the range of protocol 4.1 (400..1200 on the 0..255 scale) is
+    taken here. Nor does it say what a rotation brings in at the border: the image is reflected, as in
+    protocol 4.1.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The published training augmentation, every argument explicit (protocol 4.1).
 
-The recipes were published with albumentations 1.x. Where albumentations 2.x gives the same operation for the same
-stated arguments it is used; noise and blur, which it draws differently, are written out here. The functions that build
-one operation each are shared by the augmentation of training (here), by the corruption of pre-training
-(`retina.corruption`) and by the views of contrastive pre-training (`baselines.views`).
+The recipes were published with albumentations 1.x. Where albumentations 2.x gives the same operation for
+the same stated arguments it is used; noise and blur, which it draws differently, are written out here. The
+functions that build one operation each are shared by the augmentation of training (here), by the corruption
+of pre-training (`retina.corruption`) and by the views of contrastive pre-training (`baselines.views`).
 
 albumentations and OpenCV are imported at the first use, never at the import of this module.
 """
@@ -27,15 +27,19 @@ VARIANCE = (400.0, 1200.0)
 """Variance of the Gaussian noise, uniform, in squared grey levels of 0..255 (protocol 4.1)."""
 
 KERNELS = (3, 5, 7)
-"""Edges of the Gaussian blur's kernel in pixels, equally likely (protocol 4.1)."""
+"""Edges of the Gaussian blur's kernel, pixels (protocol 4.1), equally likely.
+
+albumentations 1.x draws a whole number of 3..7 and raises the even ones by 1, so that its 3 comes half as
+often as its 5 and its 7: to do the same, write (3, 5, 5, 7, 7).
+"""
 
 
-# The library ---------------------------------------------------------------------------------------------------------
+# The library
 
 
 @cache
 def albumentations() -> ModuleType:
-    """albumentations, imported without its look-up of newer versions, with OpenCV kept to the calling thread."""
+    """Import albumentations, without its look-up of newer versions and with OpenCV kept to one thread."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it asks a server at import otherwise
     import albumentations
     import cv2
@@ -50,52 +54,68 @@ def compose(*operations: Callable[[], Any] | None) -> Any:
     Parameters
     ----------
     operations : callables that build one operation each, or None
-        They are called here, so that a renamed or ignored argument raises instead of changing the distribution in
-        silence. None is left out.
+        They are called here, so that a renamed or ignored argument raises instead of changing the
+        distribution in silence. None is left out.
     """
     library = albumentations()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         return library.Compose([build() for build in operations if build is not None], p=1.0, strict=True)
 
 
 def apply(pipeline: Any, rng: np.random.Generator, **arrays: np.ndarray) -> dict[str, np.ndarray]:
     """Run a pipeline of `compose` with `rng` as the only source of randomness.
 
-    All operations draw from one shared state. (`Compose.set_random_seed` would give each operation its own generator
-    with the same seed, and then every operation of equal p is applied in the same draws.)
+    All operations draw from one shared state. (`Compose.set_random_seed` would give each operation its own
+    generator with the same seed, and then operations of equal p are applied all together or not at all.)
     """
     pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     return pipeline(**arrays)
 
 
-# One operation each --------------------------------------------------------------------------------------------------
+# One operation each
 
 
 def random_resized_crop(crop: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Any:
-    """A window of `scale` of the area and `ratio` width/height, resized to (crop, crop): linear, labels nearest."""
+    """A window of `scale` of the area, `ratio` width/height, resized to the crop: linear, labels nearest."""
     import cv2
 
     return albumentations().RandomResizedCrop(
-        size=(crop, crop), scale=scale, ratio=ratio, interpolation=cv2.INTER_LINEAR,
-        mask_interpolation=cv2.INTER_NEAREST, area_for_downscale=None, p=1.0,
-    )  # fmt: skip
+        size=(crop, crop),
+        scale=scale,
+        ratio=ratio,
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        area_for_downscale=None,
+        p=1.0,
+    )
 
 
 def rotate(degrees: float) -> Any:
-    """Rotate about the centre by -degrees..degrees at p 0.5, reflecting at the border: linear, labels nearest."""
+    """Rotate by -degrees..degrees at p 0.5, reflecting at the border: linear, labels nearest."""
     import cv2
 
     return albumentations().Rotate(
-        limit=(-degrees, degrees), interpolation=cv2.INTER_LINEAR, mask_interpolation=cv2.INTER_NEAREST,
-        border_mode=cv2.BORDER_REFLECT_101, rotate_method="largest_box", crop_border=False, fill=0, fill_mask=0, p=0.5,
-    )  # fmt: skip
+        limit=(-degrees, degrees),
+        interpolation=cv2.INTER_LINEAR,
+        mask_interpolation=cv2.INTER_NEAREST,
+        border_mode=cv2.BORDER_REFLECT_101,
+        rotate_method="largest_box",
+        crop_border=False,
+        fill=0,
+        fill_mask=0,
+        p=0.5,
+    )
 
 
 def brightness_contrast() -> Any:
     """Grey value v becomes v (1 + c) + 255 b, with b and c uniform in -0.3..0.3, at p 0.5."""
     return albumentations().RandomBrightnessContrast(
-        brightness_limit=(-0.3, 0.3), contrast_limit=(-0.3, 0.3), brightness_by_max=True, ensure_safe_range=False, p=0.5
+        brightness_limit=(-0.3, 0.3),
+        contrast_limit=(-0.3, 0.3),
+        brightness_by_max=True,
+        ensure_safe_range=False,
+        p=0.5,
     )
 
 
@@ -115,7 +135,7 @@ def gauss_noise() -> Any:
 
 
 def gaussian_blur() -> Any:
-    """Blur with a kernel of `KERNELS`, sigma following from its size, at p 0.5 (albumentations 1.x)."""
+    """Blur with a kernel of `KERNELS`, sigma following from its size, at p 0.5."""
     return _own().KernelBlur(p=0.5)
 
 
@@ -132,7 +152,7 @@ def _own() -> SimpleNamespace:
     base = albumentations().ImageOnlyTransform
 
     class GaussNoise(base):  # type: ignore[misc, valid-type]
-        def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        def get_params_dependent_on_data(self, params: dict[str, Any], data: object) -> dict[str, Any]:
             sigma = self.py_random.uniform(*VARIANCE) ** 0.5
             noise = self.random_generator.standard_normal(params["shape"], dtype=np.float32)
             noise *= np.float32(sigma)
@@ -163,15 +183,15 @@ def _own() -> SimpleNamespace:
     return SimpleNamespace(GaussNoise=GaussNoise, KernelBlur=KernelBlur, SigmaBlur=SigmaBlur)
 
 
-# Whole augmentations -------------------------------------------------------------------------------------------------
+# Whole augmentations
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """What every augmentation here shares: frozen settings, and pipelines built from them.
 
-    The settings alone are pickled, so that an augmentation travels to a data worker. One object holds no state between
-    calls, but must not be called by two threads at once.
+    The settings alone are pickled, so that an augmentation travels to a data worker. One object holds no
+    state between calls, but must not be called by two threads at once.
 
     Parameters
     ----------
@@ -200,16 +220,16 @@ class Augmentation:
 def check_grey(name: str, array: np.ndarray) -> None:
     """Raise `BadInput` unless the array is a non-empty two-dimensional uint8 picture."""
     if array.ndim != 2 or array.dtype != np.uint8 or array.size == 0:
-        raise BadInput(f"{name}: found {array.dtype} of shape {array.shape}; give a grey picture, uint8 of shape (Y, X)")
+        raise BadInput(f"{name}: found {array.dtype} of shape {array.shape}; give uint8 of shape (Y, X)")
 
 
 @dataclass(frozen=True)
 class TrainingAugmentation(Augmentation):
     """The augmentation of every fine-tuning recipe (protocol 4.1 and 4.2).
 
-    In this order: padding to at least `crop` by reflection; [`crop_nonempty`: at p 0.8 a window of `crop` that holds a
-    labelled pixel, where there is one]; random resized crop (area 0.08..1, ratio 0.5..1.5); rotation by up to 180
-    degrees; brightness and contrast; [`noise_and_blur`]; flips.
+    In this order: padding to at least `crop` by reflection; [`crop_nonempty`: at p 0.8 a window of `crop`
+    that holds a labelled pixel, where there is one]; random resized crop (area 0.08..1, ratio 0.5..1.5);
+    rotation by up to 180 degrees; brightness and contrast; [`noise_and_blur`]; flips.
 
     Parameters
     ----------
@@ -234,10 +254,17 @@ class TrainingAugmentation(Augmentation):
 
         return compose(
             lambda: albumentations().PadIfNeeded(
-                min_height=self.crop, min_width=self.crop, pad_height_divisor=None, pad_width_divisor=None,
-                position="center", border_mode=cv2.BORDER_REFLECT_101, fill=0, fill_mask=0, p=1.0,
+                min_height=self.crop,
+                min_width=self.crop,
+                pad_height_divisor=None,
+                pad_width_divisor=None,
+                position="center",
+                border_mode=cv2.BORDER_REFLECT_101,
+                fill=0,
+                fill_mask=0,
+                p=1.0,
             )
-        )  # fmt: skip
+        )
 
     @cached_property
     def _pipeline(self) -> Any:

@@ -1,0 +1,1 @@
+"""RETINA: reconstruction pre-training of a transformer-based segmentation network (protocol 4.3)."""

@@ -1,0 +1,103 @@
+"""Corrupted images and the clean images to be reconstructed from them (protocol 4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from embench import augment
+from embench.augment import Augmentation
+
+HOLE = 16
+"""Edge of a hole, pixels, whatever the crop."""
+
+
+@dataclass(frozen=True)
+class Corruption(Augmentation):
+    """One pair of input and target of reconstruction pre-training (protocol 4.3).
+
+    Both are flipped, rotated by up to 90 degrees and cropped (area 0.08..1, ratio 0.5..1.5) alike. The input
+    alone is then corrupted, by each alteration at p 0.5 (protocol 7.7): brightness and contrast, Gaussian
+    noise, Gaussian blur, and 1 to 32 holes of 16x16 pixels filled with 0.
+
+    The holes keep their size in smaller crops, but at most 32 (crop / 224)^2 of them, rounded and at least 1,
+    are made, so that the same fraction of the image may be hidden (0.16). A larger crop has 32, as published.
+
+    Parameters
+    ----------
+    crop : int
+        Edge of the square output, pixels.
+    brightness_contrast, noise, blur, dropout : bool
+        Which alterations may be applied; with none the input equals the target.
+    """
+
+    crop: int = 224
+    brightness_contrast: bool = field(default=True, kw_only=True)
+    noise: bool = field(default=True, kw_only=True)
+    blur: bool = field(default=True, kw_only=True)
+    dropout: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._geometry, self._corruption  # noqa: B018 - a wrong argument shows here, not at the first image
+
+    @property
+    def max_holes(self) -> int:
+        """The largest number of holes in one image."""
+        return max(1, round(32 * min(1.0, self.crop / 224) ** 2))
+
+    @cached_property
+    def _geometry(self) -> Any:
+        return augment.compose(
+            augment.horizontal_flip,
+            augment.vertical_flip,
+            lambda: augment.rotate(90),
+            lambda: augment.random_resized_crop(self.crop, scale=(0.08, 1.0), ratio=(0.5, 1.5)),
+        )
+
+    @cached_property
+    def _corruption(self) -> Any:
+        def holes() -> Any:
+            return augment.albumentations().CoarseDropout(
+                num_holes_range=(1, self.max_holes),
+                hole_height_range=(HOLE, HOLE),
+                hole_width_range=(HOLE, HOLE),
+                fill=0,
+                fill_mask=None,
+                p=0.5,
+            )
+
+        return augment.compose(
+            augment.brightness_contrast if self.brightness_contrast else None,
+            augment.gauss_noise if self.noise else None,
+            augment.gaussian_blur if self.blur else None,
+            holes if self.dropout else None,
+        )
+
+    def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw one pair from an image of any size.
+
+        Parameters
+        ----------
+        image_YX : uint8, shape (Y, X)
+            Grey values. Left unchanged. An image smaller than the crop is enlarged.
+        rng : numpy.random.Generator
+            The only source of randomness: the same state gives the same bytes.
+
+        Returns
+        -------
+        corrupted_YX, clean_YX : uint8, shape (crop, crop)
+            The network's input and its target, two arrays of their own.
+
+        Raises
+        ------
+        BadInput
+            An array that is not uint8 of shape (Y, X).
+        """
+        augment.check_grey("image", image_YX)
+        clean_YX = augment.own(augment.apply(self._geometry, rng, image=image_YX)["image"], image_YX)
+        corrupted_YX = augment.apply(self._corruption, rng, image=clean_YX)["image"]
+        return augment.own(corrupted_YX, clean_YX), clean_YX
