@@ -45,18 +45,15 @@ def predict_section(
 ) -> Scores:
     """Return a network's scores of every class on one section.
 
-    The network gets (B, 1, Y, X) float32 images ``(grey / 255 - mean) / std`` and returns logits (B, C, Y, X). It runs
-    in evaluation mode, and is left in the modes it came in; precision is the caller's choice (``torch.autocast``).
+    The network gets float32 images (B, 1, Y, X), ``(grey / 255 - mean) / std``, and returns logits (B, C, Y, X). It
+    runs in evaluation mode and is left in the modes it came in; precision is the caller's choice (``torch.autocast``).
 
-    ========================  ==================================================================================
-    ``WholeImage``, 2D        Resized down to a multiple of 32 (bilinear, on the grey values), scores back to size
-                              by nearest neighbour. A side under 32 is resized up to 32, for which the published
-                              code, which would make it 0, has no answer.
-    ``WholeImage``, volume    Reflected at the bottom and right to a multiple of 32, then cropped. A side too short
-                              for one reflection is reflected repeatedly.
-    ``SlidingWindow``         Windows of equal weight, their logits averaged. An image smaller than the window is
-                              padded on all sides with the mean grey value (0 after normalisation), then cropped.
-    ========================  ==================================================================================
+    - ``WholeImage``, 2D: resized down to a multiple of 32 (bilinear, on the grey values), scores back to size by
+      nearest neighbour. A side under 32 is resized up to 32; the published code would make it 0.
+    - ``WholeImage``, volume: reflected at the bottom and right to a multiple of 32, then cropped. A side too short for
+      one reflection is reflected repeatedly.
+    - ``SlidingWindow``: windows of equal weight, their logits averaged. An image smaller than the window is padded on
+      all sides with the mean grey value (0 after normalisation), then cropped.
 
     Parameters
     ----------
@@ -82,31 +79,34 @@ def predict_section(
     """
     import torch
 
-    def logits_of(grey_YX: NDArray[np.uint8], run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        mean, std = norms
-        image_BCYX = torch.tensor(grey_YX, device=device)[None, None].float().div_(255).sub_(mean).div_(std)
-        logits_BCYX = run(image_BCYX)
-        found = tuple(getattr(logits_BCYX, "shape", ()))
-        if len(found) != 4 or found[0] != 1 or found[2:] != grey_YX.shape:
-            size = " x ".join(map(str, grey_YX.shape))
-            raise BadInput(
-                f"{type(network).__name__}: returned {found or type(logits_BCYX).__name__} for an image of {size}: "
-                "a network must return logits (batch, classes, Y, X) of the size of its input"
-            )
-        return logits_BCYX[0].float()
-
     if image_YX.ndim != 2 or image_YX.dtype != np.uint8 or 0 in image_YX.shape:
         raise ValueError(f"expected a section (Y, X) uint8: found {image_YX.shape} {image_YX.dtype}")
     height, width = image_YX.shape
+    mean, std = norms
+
+    def logits_of(image_BCYX: torch.Tensor) -> torch.Tensor:
+        logits_BCYX = network(image_BCYX)
+        size, found = image_BCYX.shape, tuple(getattr(logits_BCYX, "shape", ()))
+        if len(found) != 4 or (found[0], *found[2:]) != (size[0], *size[2:]):
+            raise BadInput(
+                f"{type(network).__name__}: returned {found or type(logits_BCYX).__name__} for images {tuple(size)}: "
+                "a network must return logits (batch, classes, Y, X) of the size of its input"
+            )
+        return logits_BCYX.float()
+
+    def to_network(grey_YX: NDArray[np.uint8]) -> torch.Tensor:
+        return torch.tensor(grey_YX, device=device)[None, None].float().div_(255).sub_(mean).div_(std)
+
     with torch.inference_mode(), _evaluating(network):
         match inference:
             case WholeImage(multiple) if volume:
-                padding = ((0, -height % multiple), (0, -width % multiple))
-                logits_CYX = logits_of(np.pad(image_YX, padding, "reflect"), network)[:, :height, :width]
+                padded_YX = np.pad(image_YX, ((0, -height % multiple), (0, -width % multiple)), "reflect")
+                logits_CYX = logits_of(to_network(padded_YX))[0, :, :height, :width]
             case WholeImage(multiple):
-                logits_CYX = logits_of(_resize_down(image_YX, multiple), network)
+                logits_CYX = logits_of(to_network(_resize_down(image_YX, multiple)))[0]
             case SlidingWindow():
-                logits_CYX = logits_of(image_YX, lambda image: _slide(network, image, inference, volume))
+                overlap = inference.overlap_3d if volume else inference.overlap_2d
+                logits_CYX = _slide(logits_of, to_network(image_YX), inference, overlap)[0]
         scores_CYX = torch.sigmoid(logits_CYX) if len(logits_CYX) == 1 else torch.softmax(logits_CYX, 0)
     return _resize_nearest(scores_CYX.cpu().numpy(), (height, width))
 
@@ -121,8 +121,8 @@ def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:
 class PlaneSum:
     """The scores of a volume, summed over the planes that it was cut into (protocol 5).
 
-    Each section's scores are scaled by 255 / number of axes, truncated to uint8 and added: one byte per voxel and
-    channel, whatever the number of planes. Every section of every axis must be added once.
+    Each section's scores are scaled by 255 / number of axes, truncated to uint8 and added: one byte per voxel
+    and channel, whatever the number of planes. Every section of every axis must be added once.
 
     Parameters
     ----------
@@ -135,13 +135,13 @@ class PlaneSum:
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, axes: Sequence[int]) -> None:
-        if len(shape) != 3 or channels < 1 or not axes or not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):
+        if len(shape) != 3 or channels < 1 or tuple(axes) not in ((0,), (0, 1, 2)):
             raise ValueError(f"expected (Z, Y, X), channels and axes: {shape}, {channels}, {axes}")
         self.axes = tuple(axes)
         self._sum_CZYX = np.zeros((channels, *shape), np.uint8)
 
     def add(self, axis: int, index: int, scores: Scores) -> None:
-        """Add the section at ``index`` of ``axis``: (C, Y, X), (C, Z, X) or (C, Z, Y) for axis 0, 1, 2; 0..1."""
+        """Add a section's scores, 0..1: (C, Y, X), (C, Z, X) or (C, Z, Y) for axis 0, 1 or 2."""
         if axis not in self.axes:
             raise ValueError(f"axis {axis} is not one of {self.axes}")
         section = self._sum_CZYX[(slice(None),) * (axis + 1) + (index,)]
@@ -227,20 +227,21 @@ def _sections(volume_ZYX: Volume, axis: int) -> Iterator[tuple[int, NDArray[np.u
             yield start + offset, np.ascontiguousarray(section)
 
 
-def _slide(network: torch.nn.Module, image_BCYX: torch.Tensor, inference: SlidingWindow, volume: bool) -> torch.Tensor:
+def _slide(
+    logits_of: Callable[[torch.Tensor], torch.Tensor], image_BCYX: torch.Tensor, way: SlidingWindow, overlap: float
+) -> torch.Tensor:
     from monai.inferers import sliding_window_inference
 
-    logits = sliding_window_inference(
+    return sliding_window_inference(
         image_BCYX,
-        roi_size=(inference.window, inference.window),
-        sw_batch_size=inference.batch,
-        predictor=network,
-        overlap=inference.overlap_3d if volume else inference.overlap_2d,
+        roi_size=(way.window, way.window),
+        sw_batch_size=way.batch,
+        predictor=logits_of,
+        overlap=overlap,
         mode="constant",
         padding_mode="constant",
         cval=0.0,
     )
-    return logits  # type: ignore[return-value]  # a tuple or dict only from a network that returns one
 
 
 def _resize_down(image_YX: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:
@@ -263,7 +264,7 @@ def _resize_nearest(scores_CYX: Scores, shape: tuple[int, int]) -> Scores:
 
 @contextmanager
 def _evaluating(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, then every module's own mode again (parts of a network may be frozen in evaluation mode)."""
+    """Evaluation mode, then every module's own mode again: parts may have been frozen in evaluation mode."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:

@@ -1,6 +1,7 @@
-"""Counts of agreeing pixels, and what is made of them: IoU, Dice, and threshold-free diagnostics (protocol 5).
+"""Counts of agreeing pixels, and what is made of them: IoU, Dice, threshold-free diagnostics (protocol 5).
 
-Everything is kept as integer counts for as long as possible, so that any mean can be recomputed from a result.
+Everything is kept as integer counts for as long as possible, so that any mean can be recomputed from a
+result.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ class Counts:
 
     Counts of several images add up to those of the images taken as one.
 
-    Where the published code is undefined (0/0: the class is neither predicted nor labelled anywhere in a volume)
-    agreement is complete, so IoU and Dice are 1, and :attr:`undefined` says that this value is our rule. In 2D
-    the published epsilon gives the same 1.
+    Where the published code is undefined (0/0: the class is neither predicted nor labelled anywhere in a
+    volume) agreement is complete, so IoU and Dice are 1, and :attr:`undefined` says that this value is our
+    rule. In 2D the published epsilon gives the same 1.
     """
 
     tp: int = 0
@@ -75,8 +76,8 @@ def count(
     classes : iterable of int
         The label values to count.
     ignore : ndarray of bool, int, or None
-        Where predictions are set to 0 before counting: a mask of the same shape, or the value that the truth has
-        there (Guay: 0, "predictions where ground truth is 0 are ignored", protocol 5).
+        Where predictions are set to 0 before counting: a mask of the same shape, or the value that the truth
+        has there (Guay: 0, "predictions where ground truth is 0 are ignored", protocol 5).
 
     Returns
     -------
@@ -93,9 +94,10 @@ def count(
         shapes = f"prediction {prediction.shape}, truth {truth.shape}"
         raise ValueError(f"shapes differ: {shapes}" + ("" if mask is None else f", ignore {mask.shape}"))
     classes = tuple(classes)
-    prediction, truth, mask = prediction.reshape(-1), truth.reshape(-1), None if mask is None else mask.reshape(-1)
-    # (intersection, predicted, labelled) by class. Comparing block by block is faster than a joint histogram up to
-    # about six classes, and takes any label value.
+    prediction, truth = prediction.reshape(-1), truth.reshape(-1)
+    mask = None if mask is None else mask.reshape(-1)
+    # (intersection, predicted, labelled) by class. Comparing block by block is faster than a joint histogram
+    # up to about six classes, and takes any label value.
     sums = np.zeros((len(classes), 3), np.int64)
     for here in _blocks(truth.size):
         predicted, labelled = prediction[here], truth[here]
@@ -117,9 +119,10 @@ def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.boo
     Objects are connected components of the prediction, neighbours by edge or corner. The truth need not be labelled:
     a component is kept if a labelled pixel lies under it, whichever object that pixel belongs to.
 
-    Known weakness of the protocol: an image without labelled objects scores 1 whatever is predicted, and objects that
-    are wholly false cost nothing. (The published loop takes the lowest label of the truth for background, so an image
-    labelled on every pixel matches nothing there; here it is an object like any other.)
+    Known weakness of the protocol: an image without labelled objects scores 1 whatever is predicted, and
+    objects that are wholly false cost nothing. (The published loop takes the lowest label of the truth for
+    background, so an image labelled on every pixel matches nothing there; here it is an object like any
+    other.)
 
     Parameters
     ----------
@@ -141,7 +144,8 @@ def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.boo
         raise ValueError(f"expected two images of one shape: {prediction_YX.shape}, {truth_YX.shape}")
     if not prediction_YX.any():
         return np.zeros(prediction_YX.shape, bool)
-    objects, labels_YX = cv2.connectedComponents(prediction_YX.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    image_YX = prediction_YX.astype(np.uint8)
+    objects, labels_YX = cv2.connectedComponents(image_YX, connectivity=8, ltype=cv2.CV_32S)
     kept = np.zeros(objects, bool)
     kept[labels_YX[truth_YX]] = True
     kept[0] = False
@@ -151,12 +155,14 @@ def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.boo
 class ScoreHistogram:
     """Scores of foreground and background pixels, binned: enough for any threshold, in bounded memory.
 
-    A bin is a range of float32 bit patterns, so its width is relative to the distance from 0 or from 1, whichever is
-    nearer: under 1 % of it, from 2**-32 up to 1 - 2**-17. Networks whose scores all lie within 0.001..0.01, or
-    above 0.999, are resolved as finely as others. The 256 levels of a volume's summed scores have a bin each.
+    A bin is a range of float32 bit patterns, so its width is relative to the distance from 0 or from 1,
+    whichever is nearer: under 1 % of it, from 2**-32 up to 1 - 2**-17. Networks whose scores all lie within
+    0.001..0.01, or above 0.999, are resolved as finely as others. The 256 levels of a volume's summed scores
+    have a bin each.
 
-    A pixel is foreground when ``score > threshold``, strictly, as everywhere in the protocol. Bins are closed on the
-    right, so 0.5 is exactly a bin's upper edge, and the counts at 0.5 are those of the protocol's score.
+    A pixel is foreground when ``score > threshold``, strictly, as everywhere in the protocol. Bins are closed
+    on the right, so 0.5 is exactly a bin's upper edge, and the counts at 0.5 are those of the protocol's
+    score.
 
     Pixels that the protocol ignores must be left out by the caller.
     """
@@ -199,7 +205,7 @@ class ScoreHistogram:
         return merged
 
     def average_precision(self) -> float | None:
-        """Return the mean precision over the recall reached at each score (no interpolation; ties count as one).
+        """Return the precision averaged over the recall gained at each score (no interpolation, ties as one).
 
         Returns
         -------
@@ -214,7 +220,7 @@ class ScoreHistogram:
         return float(np.sum(gained[gained > 0] * (found / np.maximum(predicted, 1))[gained > 0]) / found[-1])
 
     def counts_at(self, threshold: float) -> Counts:
-        """Return the counts of ``score > threshold``; a threshold inside a bin acts as the bin's upper edge."""
+        """Return the counts of ``score > threshold``; inside a bin, a threshold acts as its upper edge."""
         predicted, found = (int(sums[self._bin(np.array([threshold]))[0]]) for sums in self._above())
         return Counts(found, predicted - found, int(self._counts[:, 1].sum()) - found)
 
@@ -225,8 +231,8 @@ class ScoreHistogram:
     def best_threshold(self) -> tuple[float, float]:
         """Return the threshold with the highest IoU over all pixels added, and that IoU.
 
-        Of several such thresholds (any between the scores of two separated classes) it is the middle one, counted
-        in bins: the geometric middle near 0. To be used on training images only.
+        Of several such thresholds (any between the scores of two separated classes) it is the middle one,
+        counted in bins: the geometric middle near 0. To be used on training images only.
         """
         predicted, found = self._above()
         union = predicted + self._counts[:, 1].sum() - found
@@ -247,8 +253,8 @@ class ScoreHistogram:
         if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
             raise ValueError(f"scores must be within 0..1: found {scores.min()} to {scores.max()}")
         scores = np.abs(scores)  # no negative zero
-        # Bit patterns of positive floats are ordered as their values. One less than the pattern makes (a, b] a bin
-        # up to 0.5; 1 - score is exact above it, and mirrors [a, b) to (1 - b, 1 - a].
+        # Bit patterns of positive floats are ordered as their values. One less than the pattern makes (a, b]
+        # a bin up to 0.5; 1 - score is exact above it, and mirrors [a, b) to (1 - b, 1 - a].
         low = (scores.view(np.int32) - 1) >> cls._SHIFT
         high = np.maximum(np.float32(1) - scores, np.float32(0)).view(np.int32) >> cls._SHIFT
         return np.where(
