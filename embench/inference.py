@@ -20,6 +20,7 @@ Progress = Callable[[int, int], None]
 """Called with the sections done and the sections to do."""
 
 _SLAB_BYTES = 1 << 26
+_COLUMNS = 64
 
 
 class Volume(Protocol):
@@ -139,18 +140,36 @@ class PlaneSum:
             raise ValueError(f"expected (Z, Y, X), channels and axes: {shape}, {channels}, {axes}")
         self.axes = tuple(axes)
         self._sum_CZYX = np.zeros((channels, *shape), np.uint8)
+        # Sections of axis 2 are single bytes in memory, a row apart: they wait here until a cache line's worth of
+        # neighbours can be written at once.
+        self._waiting: list[NDArray[np.uint8]] = []
+        self._column = 0
 
     def add(self, axis: int, index: int, scores: Scores) -> None:
         """Add a section's scores, 0..1: (C, Y, X), (C, Z, X) or (C, Z, Y) for axis 0, 1 or 2."""
-        if axis not in self.axes:
-            raise ValueError(f"axis {axis} is not one of {self.axes}")
+        if axis not in self.axes or not 0 <= index < self._sum_CZYX.shape[axis + 1]:
+            raise ValueError(f"no section {index} of axis {axis} in {self._sum_CZYX.shape[1:]} along {self.axes}")
         section = self._sum_CZYX[(slice(None),) * (axis + 1) + (index,)]
         if section.shape != scores.shape:
             raise ValueError(f"expected scores {section.shape} at axis {axis}: found {scores.shape}")
-        section += (scores * (255 / len(self.axes))).astype(np.uint8)
+        scaled = (scores * (255 / len(self.axes))).astype(np.uint8)
+        if axis < 2:
+            section += scaled
+            return
+        if len(self._waiting) == _COLUMNS or index != self._column + len(self._waiting):
+            self._write_columns()
+            self._column = index
+        self._waiting.append(scaled)
+
+    def _write_columns(self) -> None:
+        if self._waiting:
+            columns = slice(self._column, self._column + len(self._waiting))
+            self._sum_CZYX[..., columns] += np.stack(self._waiting, axis=-1)
+            self._waiting = []
 
     def labels(self) -> NDArray[np.uint8]:
         """Return the label volume (Z, Y, X): sum > 127 of one channel, arg-max of several."""
+        self._write_columns()
         first, *others = self._sum_CZYX
         if not others:
             return (first > 127).view(np.uint8)
@@ -168,6 +187,7 @@ class PlaneSum:
 
         A voxel of a binary volume is foreground exactly where its score is above 0.5.
         """
+        self._write_columns()
         return np.divide(self._sum_CZYX[:, z], np.float32(255), dtype=np.float32)
 
 
@@ -255,8 +275,9 @@ def _resize_nearest(scores_CYX: Scores, shape: tuple[int, int]) -> Scores:
     """Take the source pixel under the centre of each target pixel (scikit-image's order 0, as published)."""
     if scores_CYX.shape[1:] == shape:
         return scores_CYX
+    # in floating point, as there: where a centre falls between two pixels its rounding decides
     rows, columns = (
-        (2 * np.arange(target) + 1) * source // (2 * target)
+        ((np.arange(target) + 0.5) * (source / target)).astype(int)
         for source, target in zip(scores_CYX.shape[1:], shape, strict=True)
     )
     return scores_CYX[:, rows[:, None], columns]

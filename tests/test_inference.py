@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -121,13 +121,13 @@ def test_a_section_of_a_volume_is_reflected_at_the_bottom_and_right() -> None:
     assert torch.allclose(network.image.double(), published, atol=1e-5)
 
 
-@given(st.integers(1, 90), st.integers(1, 90))
-@settings(max_examples=40)
-def test_nearest_resizing_equals_order_0_of_scikit_image(source: int, target: int) -> None:
+@pytest.mark.parametrize("source", [32, 64, 224, 992])
+def test_scores_go_back_to_size_as_by_order_0_of_scikit_image(source: int) -> None:
     image = np.arange(source, dtype=np.float32)[:, None]
-    ours = inference._resize_nearest(image[None], (target, 1))[0]
-    theirs = resize(image, (target, 1), order=0, preserve_range=True, anti_aliasing=False)
-    assert np.array_equal(ours, theirs)
+    for target in range(source, source + 32):
+        ours = inference._resize_nearest(image[None], (target, 1))[0]
+        theirs = resize(image, (target, 1), order=0, preserve_range=True, anti_aliasing=False)
+        assert np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("volume", "windows"), [(False, 9), (True, 25)])
@@ -219,6 +219,20 @@ def test_sums_of_planes_equal_the_published_bytes(scores: NDArray[np.float32], a
     assert np.array_equal(planes.scores(0), planes.scores()[:, 0])
 
 
+def test_sections_may_come_in_any_order_and_be_looked_at_half_way() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.random((3, 2, 3, 4, 150), np.float32)
+    planes = PlaneSum((3, 4, 150), 2, (0, 1, 2))
+    sections = [(axis, index) for axis, length in enumerate(scores.shape[2:]) for index in range(length)]
+    in_order = [section for section in sections if section[0] == 2 and section[1] < 130]
+    shuffled = rng.permutation([section for section in sections if section not in in_order]).tolist()
+    for step, (axis, index) in enumerate(in_order + shuffled):
+        planes.add(axis, index, scores[axis].take(index, axis + 1))
+        if step == 20:
+            planes.scores()
+    assert np.array_equal(planes.labels(), published_volume(scores, (0, 1, 2)))
+
+
 @pytest.mark.parametrize("axes", [(0,), (0, 1, 2)])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_volume_gets_each_section_along_each_axis_once(axes: tuple[int, ...], channels: int) -> None:
@@ -279,6 +293,9 @@ def test_sections_of_a_wrong_axis_or_shape_are_refused() -> None:
     planes = PlaneSum((2, 3, 4), 1, (0,))
     with pytest.raises(ValueError, match="axis 1"):
         planes.add(1, 0, np.zeros((1, 2, 4), np.float32))
+    for index in (-1, 2):
+        with pytest.raises(ValueError, match=f"section {index} of axis 0"):
+            planes.add(0, index, np.zeros((1, 3, 4), np.float32))
     with pytest.raises(ValueError, match=r"expected scores \(1, 3, 4\)"):
         planes.add(0, 0, np.zeros((1, 4, 3), np.float32))
     with pytest.raises(ValueError, match="axes"):
