@@ -6,10 +6,14 @@ Parameters carry the names and shapes of the published programs, so their checkp
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import deepcopy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from embench.errors import BadInput
 
 PATCH = 16
 """Pixels of the image along one side of a token."""
@@ -40,9 +44,16 @@ class StandardisedConv2d(nn.Conv2d):
         return F.conv2d(x, weight, None, self.stride, self.padding)
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of 32 groups, eps 1e-6; networks narrower than 32 channels get one group per channel."""
-    return nn.GroupNorm(min(32, channels), channels, eps=1e-6)
+class GroupNorm(nn.GroupNorm):
+    """Group norm that also takes a single pixel per group, which `nn.GroupNorm` refuses for one 16x16 image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(channels: int) -> GroupNorm:
+    """Group norm of 32 groups, eps 1e-6; fewer than 32 channels get one group each."""
+    return GroupNorm(min(32, channels), channels, eps=1e-6)
 
 
 class Bottleneck(nn.Module):
@@ -60,7 +71,7 @@ class Bottleneck(nn.Module):
         self.projects = stride != 1 or inputs != outputs
         if self.projects:
             self.downsample = StandardisedConv2d(inputs, outputs, 1, stride)
-            self.gn_proj = nn.GroupNorm(outputs, outputs, eps=1e-5)
+            self.gn_proj = GroupNorm(outputs, outputs, eps=1e-5)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.gn_proj(self.downsample(x)) if self.projects else x
@@ -83,24 +94,24 @@ class ResNetV2(nn.Module):
     def __init__(self, width: int, units: tuple[int, int, int]) -> None:
         super().__init__()
         self.root = nn.Sequential(
-            OrderedDict(conv=StandardisedConv2d(3, width, 7, stride=2), gn=group_norm(width), relu=nn.ReLU(inplace=True))
+            OrderedDict(conv=StandardisedConv2d(3, width, 7, stride=2), gn=group_norm(width), relu=nn.ReLU(True))
         )
-        self.body = nn.Sequential(
-            OrderedDict(
-                block1=stage(width, 4 * width, units[0], stride=1),
-                block2=stage(4 * width, 8 * width, units[1], stride=2),
-                block3=stage(8 * width, 16 * width, units[2], stride=2),
-            )
+        self.body = nn.ModuleDict(
+            {
+                "block1": stage(width, 4 * width, units[0], stride=1),
+                "block2": stage(4 * width, 8 * width, units[1], stride=2),
+                "block3": stage(8 * width, 16 * width, units[2], stride=2),
+            }
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Features (B, 16 width, H/16, W/16) and the skips at 1/8, 1/4 and 1/2 of the image, in this order."""
         half = self.root(image)
-        quarter = self.body.block1(F.max_pool2d(half, 3, stride=2))
-        eighth = self.body.block2(quarter)
+        quarter = self.body["block1"](F.max_pool2d(half, 3, stride=2))
+        eighth = self.body["block2"](quarter)
         # The pool has no padding, so its map is one pixel short of a quarter of the image (55 at 224).
         padded_quarter = F.pad(quarter, (0, 1, 0, 1))
-        return self.body.block3(eighth), (eighth, padded_quarter, half)
+        return self.body["block3"](eighth), (eighth, padded_quarter, half)
 
 
 class Embeddings(nn.Module):
@@ -339,14 +350,14 @@ class TransUNet(nn.Module):
 
         Raises
         ------
-        ValueError
+        BadInput
             If the image has another shape; the message names it.
         """
         shape = tuple(image.shape)
         if len(shape) != 4 or shape[1] != 1:
-            raise ValueError(f"TransUNet: image of shape {shape}; give grey images (B, 1, H, W)")
+            raise BadInput(f"TransUNet: image of shape {shape}; give grey images (B, 1, H, W)")
         if min(shape[2:]) < PATCH or shape[2] % PATCH or shape[3] % PATCH:
-            raise ValueError(f"TransUNet: image of {shape[2]}x{shape[3]} pixels; crop or pad to multiples of {PATCH}")
+            raise BadInput(f"TransUNet: image of {shape[2]}x{shape[3]} pixels; crop or pad to multiples of {PATCH}")
         return self.transformer(image)
 
     def decode(self, image: Tensor) -> Tensor:
@@ -370,11 +381,10 @@ class ReconstructionTransUNet(TransUNet):
         As in `TransUNet`, without `classes`.
     """
 
-    def __init__(self, **settings) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(1, **settings)
+        self.FinalDecoder = nn.Sequential(OrderedDict(conv1=deepcopy(self.segmentation_head[0])))
         self.segmentation_head.requires_grad_(False)
-        channels = self.segmentation_head[0].in_channels
-        self.FinalDecoder = nn.Sequential(OrderedDict(conv1=nn.Conv2d(channels, 1, 3, padding=1)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Reconstructed images (B, 1, H, W), in the units of the normalised input."""
