@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +52,8 @@ def parameter(name: str, shape: tuple[int, ...], salt: int = 0) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-@cache
 def state(network: str, salt: int = 0) -> dict[str, Tensor]:
-    """Whole state dict of `network`; drawn once, so copy what you change."""
+    """Whole state dict of `network`."""
     return {name: parameter(name, shape, salt) for name, shape in shapes(network).items()}
 
 
