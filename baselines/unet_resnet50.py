@@ -1,0 +1,86 @@
+"""UNet-ResNet50, from random weights and from MoCoV2 pre-training (protocol 4.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embench.errors import BadInput
+from embench.model import TorchModel
+from embench.task import Scale
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from embench.weights import Weights
+
+_CITATION = """@article{conrad2021cem500k,
+  title = {CEM500K, a large-scale heterogeneous unlabeled cellular electron microscopy image dataset for deep learning},
+  author = {Conrad, Ryan and Narayan, Kedar},
+  journal = {eLife}, volume = {10}, pages = {e65894}, year = {2021}
+}"""
+
+
+def unet(outputs: int, scale: Scale) -> nn.Module:
+    """Return a randomly initialised UNet whose encoder is a ResNet50 with one input channel.
+
+    At scale ``tiny`` the encoder has one bottleneck per stage and an eighth of the channels.
+    """
+    import segmentation_models_pytorch as smp
+
+    settings: dict[str, Any] = {"encoder_weights": None, "in_channels": 1, "classes": outputs}
+    if scale == "full":
+        return smp.Unet("resnet50", **settings)
+    return smp.Unet(
+        "tu-resnet50",
+        decoder_channels=(64, 32, 16, 16, 8),
+        layers=(1, 1, 1, 1),
+        channels=(8, 16, 32, 64),
+        stem_width=16,
+        **settings,
+    )
+
+
+class UNetResNet50(TorchModel):
+    """All parameters random, all trained."""
+
+    name = "unet-resnet50"
+    title = "UNet-ResNet50 (random)"
+    family = "cnn"
+    licence = "MIT"
+    citation = _CITATION
+    recipe = "unet"
+
+    def network(self, outputs: int, scale: Scale) -> nn.Module:
+        return unet(outputs, scale)
+
+
+class UNetResNet50MoCoV2(UNetResNet50):
+    """Encoder from MoCoV2 pre-training and frozen; its batch-norm statistics still update (protocol 4.1)."""
+
+    name = "unet-resnet50-mocov2"
+    title = "UNet-ResNet50 (MoCoV2)"
+    pretraining = "mocov2"
+
+    def start(self, network: nn.Module, weights: Weights) -> None:
+        encoder: Any = network.encoder
+        _load(encoder, weights)
+        for parameter in encoder.parameters():
+            parameter.requires_grad_(False)
+
+    def norms(self, task_norms: tuple[float, float], weights: Weights | None) -> tuple[float, float]:
+        return weights.card.norms if weights else task_norms
+
+
+def _load(encoder: nn.Module, weights: Weights) -> None:
+    """Copy every tensor into the encoder; every key must have its place and its shape."""
+    own = encoder.state_dict()
+    faults = [f"{weights.path}: no place for {key}" for key in weights.tensors.keys() - own.keys()]
+    faults += [f"{weights.path}: lacks {key}" for key in own.keys() - weights.tensors.keys()]
+    faults += [
+        f"{weights.path}: {key} is {tuple(tensor.shape)}, the network's is {tuple(own[key].shape)}"
+        for key, tensor in weights.tensors.items()
+        if key in own and tensor.shape != own[key].shape
+    ]
+    if faults:
+        raise BadInput(sorted(faults))
+    encoder.load_state_dict(weights.tensors)

@@ -1,0 +1,223 @@
+"""The verbs, without logic: each imports what it needs when it is called, so that help is immediate."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from embench.errors import BadInput, TryAgain
+
+app = typer.Typer(
+    help="Does this segmentation model really beat the others on electron-microscopy data?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+listing = typer.Typer(help="List models, tasks, suites, recipes.", no_args_is_help=True)
+board = typer.Typer(help="Build the leaderboard page from results.", invoke_without_command=True)
+app.add_typer(listing, name="list")
+app.add_typer(board, name="leaderboard")
+
+DataFolder = Annotated[
+    Optional[Path],
+    typer.Option("--data-dir", envvar="EMBENCH_DATA", help="Folder of prepared data (default: your user data folder)."),
+]
+ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of results; may be repeated.")]
+
+
+@app.command()
+def run(
+    model: Annotated[list[str], typer.Option("--model", help="Names, comma-separated; all; or path/to/file.py:Class.")],
+    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
+    suite: Annotated[Optional[str], typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
+    first_seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    iterations: Annotated[Optional[int], typer.Option(help="Budget (default: the task's).")] = None,
+    snapshots: Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")] = 5,
+    recipe: Annotated[Optional[str], typer.Option(help="Train under this recipe (default: the model's own).")] = None,
+    crop: Annotated[Optional[int], typer.Option(help="Training crop and sliding window, pixels.")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Images per step.")] = None,
+    overlap: Annotated[Optional[float], typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
+    precision: Annotated[Optional[str], typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[Optional[int], typer.Option(help="Trials at a time (default: one per GPU, or by cores).")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads per trial; part of what makes a result repeatable.")] = 1,
+    results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    data: DataFolder = None,
+    save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 60.0,
+) -> None:
+    """Train and score models over tasks and seeds; what is already done is skipped, what was cut short resumes."""
+    from embench import commands
+
+    commands.run(
+        models=_split(model),
+        tasks=_split(task),
+        suite=suite,
+        seeds=seeds,
+        first_seed=first_seed,
+        iterations=iterations,
+        snapshots=snapshots,
+        recipe=recipe,
+        crop=crop,
+        batch_size=batch_size,
+        overlap=overlap,
+        precision=precision,
+        weights=weights,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+        results=results,
+        data=data,
+        save_every=save_every,
+    )
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="A task, an unlabelled set, or a data set: vnc, mini, ...")],
+    source: Annotated[Optional[Path], typer.Option(help="Folder of the published files.")] = None,
+    force: Annotated[bool, typer.Option(help="Prepare again what is there.")] = False,
+    data: DataFolder = None,
+) -> None:
+    """Bring a data set into the one prepared format."""
+    from embench import commands
+
+    commands.prepare(name, source, data, force)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A prepared task or unlabelled set.")], data: DataFolder = None
+) -> None:
+    """Hash prepared data again and compare with the recorded hash."""
+    from embench import commands
+
+    commands.verify(name, data)
+
+
+@app.command()
+def pretrain(
+    method: Annotated[str, typer.Argument(help="retina or mocov2.")],
+    data_name: Annotated[str, typer.Option("--data", help="An unlabelled set, or a folder of images.")],
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the images (default: the published number).")] = None,
+    batch_size: Annotated[Optional[int], typer.Option(help="Images per step.")] = None,
+    crop: Annotated[Optional[int], typer.Option(help="Pixels a side.")] = None,
+    scale: Annotated[Optional[str], typer.Option(help="full or tiny (default: the data set's).")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[Optional[int], typer.Option(help="CPU threads (default: all cores).")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
+    force: Annotated[bool, typer.Option(help="Replace a checkpoint made with other settings.")] = False,
+    data: DataFolder = None,
+) -> None:
+    """Pre-train on unlabelled images and write a checkpoint with its card; a cut-short one resumes."""
+    from embench import commands
+
+    commands.pretrain(
+        method,
+        data_name,
+        epochs=epochs,
+        batch_size=batch_size,
+        crop=crop,
+        scale=scale,
+        seed=seed,
+        device=device,
+        threads=threads,
+        out=out,
+        force=force,
+        data_folder=data,
+    )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder = None) -> None:
+    """Print everything known of a task."""
+    from embench import commands
+
+    commands.show(name, data)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A row: model, or model+recipe.")],
+    b: Annotated[str, typer.Argument(help="Another row.")],
+    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare two rows per task: medians, spread, Mann-Whitney U with the paper's stars."""
+    from leaderboard import cli as leaderboard
+
+    leaderboard.compare(results, a, b, _split(task) or None, as_json)
+
+
+@board.callback()
+def leaderboard_build(
+    context: typer.Context,
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("site"),
+    data: DataFolder = None,
+) -> None:
+    """Build the static site."""
+    if context.invoked_subcommand is None:
+        from leaderboard import cli as leaderboard
+
+        print(f"leaderboard: {leaderboard.build(results, out, data)}")
+
+
+@listing.command("models")
+def list_models() -> None:
+    """Print the model adapters."""
+    from embench import commands
+
+    commands.list_models()
+
+
+@listing.command("tasks")
+def list_tasks(data: DataFolder = None) -> None:
+    """Print the tasks and whether they are prepared here."""
+    from embench import commands
+
+    commands.list_tasks(data)
+
+
+@listing.command("suites")
+def list_suites() -> None:
+    """Print the suites."""
+    from embench.tasks import SUITES
+
+    for name, tasks in SUITES.items():
+        print(f"{name}: {', '.join(tasks)}")
+
+
+@listing.command("recipes")
+def list_recipes() -> None:
+    """Print the recipes."""
+    from embench import commands
+
+    commands.list_recipes()
+
+
+def main() -> None:
+    """Run the command line: 0 done, 2 bad input (one line per fault), 75 try again."""
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app(standalone_mode=True)
+    except BadInput as error:
+        for line in error.lines:
+            print(f"embench: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except TryAgain as error:
+        print(f"embench: {error}", file=sys.stderr)
+        raise SystemExit(75) from None
+
+
+def _split(values: list[str]) -> list[str]:
+    return [name for value in values for name in value.split(",") if name]

@@ -1,0 +1,150 @@
+"""What the verbs of the command line do and print."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import defaultdict
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from embench import store, tasks
+from embench.errors import BadInput
+from embench.recipe import RECIPES, WholeImage
+from embench.registry import find_model, model_names
+
+log = logging.getLogger(__name__)
+
+
+def run(*, models: list[str], jobs: int | None, precision: str | None, **asked: Any) -> None:
+    """Run what was asked; print a summary and where the results are."""
+    from embench import executor, results
+    from embench.experiment import Request, prepared_published, trials
+
+    if precision not in (None, "fp32", "bf16"):
+        raise BadInput(f"--precision {precision}: use fp32 or bf16")
+    if jobs is not None and jobs < 1:
+        raise BadInput(f"--jobs {jobs}: must be at least 1")
+    request = Request(models=model_names() if models == ["all"] else models, precision=precision, **asked)  # type: ignore[arg-type]
+    if not request.tasks and not request.suite and not prepared_published(request.data or store.data_folder()):
+        log.info(
+            "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
+            "For real images: embench prepare vnc --source DIR, then embench run --task vnc-mito ..."
+        )
+    planned = trials(request)
+    waiting = [trial for trial in planned if not trial.path.exists()]
+    if skipped := len(planned) - len(waiting):
+        log.info("%d of %d trials are already done in %s", skipped, len(planned), request.results)
+    if waiting:
+        executor.local(waiting, jobs=jobs)
+    scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    for trial in planned:
+        result = results.load(trial.path)
+        scores[result.task, result.row].append(result.score)
+    header = ("task", "model", "seeds", "mean IoU", "min", "max")
+    print_table(header, [_summary(*key, values) for key, values in sorted(scores.items())])
+    print(f"results: {request.results}    next: embench leaderboard --results {request.results} --out site")
+
+
+def _summary(task: str, row: str, values: list[float | None]) -> tuple[str, ...]:
+    known = [value for value in values if value is not None]
+    diverged = f" ({len(values) - len(known)} diverged)" if len(known) < len(values) else ""
+    figures = [f"{f(known):.4f}" for f in (fmean, min, max)] if known else ["–"] * 3
+    return (task, row, f"{len(known)}{diverged}", *figures)
+
+
+def prepare(name: str, source: Path | None, data: Path | None, force: bool) -> None:
+    """Prepare data; say what was written and what was there."""
+    for spec, path, fresh in tasks.prepare(name, source, data, force=force):
+        with store.Prepared(path) as prepared:
+            state = "prepared" if fresh else "already prepared"
+            print(f"{spec}: {state}, {path}, hash {prepared.hash[:12]}")
+
+
+def verify(name: str, data: Path | None) -> None:
+    """Hash prepared data again."""
+    with store.Prepared(store.prepared_path(name, data)) as prepared:
+        if not prepared.verify():
+            raise BadInput(f"{prepared.path}: the voxels do not have the recorded hash; prepare it again with --force")
+        print(f"{name}: hash {prepared.hash} holds")
+
+
+def pretrain(method: str, data: str, **asked: Any) -> None:
+    """Pre-train and print where the checkpoint is."""
+    from embench import pretraining
+
+    print(f"checkpoint: {pretraining.run(method, data, **asked)}")
+
+
+def show(name: str, data: Path | None) -> None:
+    """Print a task's facts and, where it is prepared, what its file holds."""
+    task = tasks.find_task(name, data)
+    for key, value in asdict(task).items():
+        print(f"{key}: {value}")
+    path = store.prepared_path(name, data)
+    if not path.exists():
+        print("prepared: no")
+        return
+    with store.Prepared(path) as prepared:
+        print(f"prepared: {path}\nhash: {prepared.hash}\nnorms in use: {prepared.norms[0]:.8f} {prepared.norms[1]:.8f}")
+        for split in ("train", "valid", "test"):
+            for volume in prepared.volumes(split):
+                print(f"{split}: {volume.name} {volume.image.shape}")
+
+
+def list_models() -> None:
+    """Print every registered adapter."""
+    rows = []
+    for name in model_names():
+        model = find_model(name)
+        rows.append((name, model.title, getattr(model, "recipe", "–"), getattr(model, "pretraining", None) or "none"))
+    print_table(("model", "title", "recipe", "pre-training"), rows)
+
+
+def list_tasks(data: Path | None) -> None:
+    """Print every task."""
+    rows = [
+        (
+            task.name,
+            task.title,
+            ", ".join(task.classes[value] for value in task.scoring.classes),
+            task.scoring.planes,
+            str(task.iterations),
+            "yes" if store.prepared_path(task.name, data).exists() else "no",
+        )
+        for task in tasks.all_tasks()
+    ]
+    print_table(("task", "title", "scored classes", "scoring", "iterations", "prepared"), rows)
+
+
+def list_recipes() -> None:
+    """Print every recipe."""
+    rows = [
+        (
+            recipe.name,
+            recipe.loss,
+            f"{recipe.optimiser} {recipe.learning_rate:g}",
+            recipe.schedule,
+            str(recipe.crop or "task's"),
+            "whole image" if isinstance(recipe.inference, WholeImage) else f"window {recipe.inference.window}",
+        )
+        for recipe in RECIPES.values()
+    ]
+    print_table(("recipe", "loss", "optimiser", "schedule", "crop", "inference"), rows)
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table: ruled on a terminal, tab-separated elsewhere."""
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,204 @@
+"""From what was asked on the command line to a list of trials, everything checked before any training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from embench import tasks
+from embench.errors import BadInput
+from embench.files import check_writable
+from embench.model import SegmentationModel, TorchModel
+from embench.recipe import Recipe
+from embench.registry import find_model
+from embench.results import TrialKey, fingerprint
+from embench.store import data_folder, prepared_path
+from embench.task import Task
+from embench.trial import TrialSpec, pairing
+from embench.weights import Weights, load_weights, weights_path
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run, as asked: see ``embench run --help`` for each."""
+
+    models: Sequence[str]
+    tasks: Sequence[str] = ()
+    suite: str | None = None
+    seeds: int = 6
+    first_seed: int = 0
+    iterations: int | None = None
+    snapshots: int = 5
+    recipe: str | None = None
+    crop: int | None = None
+    batch_size: int | None = None
+    overlap: float | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    weights: Sequence[Path] = ()
+    device: str = "auto"
+    threads: int = 1
+    results: Path = Path("results")
+    data: Path | None = None
+    save_every: float = 60.0
+
+
+def trials(request: Request) -> list[TrialSpec]:
+    """Return every trial of a request, seed by seed, so that whatever is finished covers all models and tasks.
+
+    Raises
+    ------
+    BadInput
+        Before anything is trained: numbers out of range, unknown names, data not prepared, weights missing or
+        of another method, a results folder that cannot be written.
+    """
+    _check_numbers(request)
+    check_writable(request.results)
+    data = request.data or data_folder()
+    device = find_device(request.device)
+    chosen_tasks = choose_tasks(request, data)
+    adapters = [(spec, find_model(spec)) for spec in request.models]
+    given = [load_weights(path) for path in request.weights]
+    _check_weights_wanted(given, [adapter for _, adapter in adapters])
+    found = []
+    for task in chosen_tasks:
+        with tasks.open_prepared(task.name, data) as prepared:
+            data_hash = prepared.hash
+        for spec, adapter in adapters:
+            own, pair = pairing(adapter, request.recipe)
+            published = own.for_task(task)
+            recipe = overridden(published, request)
+            iterations = request.iterations or task.iterations
+            weights = find_weights(adapter, task, recipe, given, data)
+            same = pair == "default" and recipe == published and iterations == task.iterations
+            stamp = fingerprint(task, data_hash, iterations)
+            for seed in range(request.first_seed, request.first_seed + request.seeds):
+                found.append(
+                    TrialSpec(
+                        model=spec,
+                        task=task.name,
+                        seed=seed,
+                        recipe=recipe,
+                        pairing=pair,
+                        track="published" if same else "open",
+                        iterations=iterations,
+                        snapshots=snapshot_iterations(iterations, request.snapshots),
+                        key=TrialKey(adapter.name, task.name, recipe, stamp, weights.hash if weights else None, seed),
+                        data=data,
+                        results_folder=request.results,
+                        weights=weights.path if weights else None,
+                        device=device,
+                        threads=request.threads,
+                        save_every=request.save_every,
+                    )
+                )
+    return sorted(found, key=lambda trial: trial.seed)
+
+
+def choose_tasks(request: Request, data: Path) -> list[Task]:
+    """Return the tasks asked for; by default the published ones that are prepared, else the mini suite."""
+    if request.tasks and request.suite:
+        raise BadInput("give --task or --suite, not both")
+    if request.tasks:
+        return [tasks.find_task(name, data) for name in dict.fromkeys(request.tasks)]
+    if request.suite:
+        return tasks.find_suite(request.suite)
+    return prepared_published(data) or tasks.find_suite("mini")
+
+
+def prepared_published(data: Path) -> list[Task]:
+    """Return the published tasks whose prepared file is in ``data``."""
+    names = tasks.SUITES.get("published", ())
+    return [tasks.find_task(name) for name in names if prepared_path(name, data).exists()]
+
+
+def overridden(recipe: Recipe, request: Request) -> Recipe:
+    """Return the recipe with the crop, batch size, overlap and precision that were asked for."""
+    from dataclasses import replace
+
+    from embench.recipe import SlidingWindow
+
+    recipe = recipe.resized(crop=request.crop, batch_size=request.batch_size)
+    if request.overlap is not None and isinstance(recipe.inference, SlidingWindow):
+        inference = replace(recipe.inference, overlap_2d=request.overlap, overlap_3d=request.overlap)
+        recipe = replace(recipe, inference=inference)
+    return replace(recipe, precision=request.precision) if request.precision else recipe
+
+
+def snapshot_iterations(iterations: int, snapshots: int) -> tuple[int, ...]:
+    """Return up to ``snapshots`` evenly spaced iterations, the budget last."""
+    return tuple(sorted({max(1, round(iterations * (i + 1) / snapshots)) for i in range(snapshots)}))
+
+
+def find_weights(
+    adapter: SegmentationModel, task: Task, recipe: Recipe, given: Sequence[Weights], data: Path
+) -> Weights | None:
+    """Return the checkpoint a trial starts from: one given for its method, or the one made for the task's data.
+
+    On generated data it is made here when it is not there; elsewhere its absence is an error that says what to
+    run. A pre-trained model is never trained from random weights.
+    """
+    if not isinstance(adapter, TorchModel) or adapter.pretraining is None:
+        return None
+    method = adapter.pretraining
+    for weights in given:
+        if weights.card.method == method:
+            if weights.card.scale != recipe.scale:
+                raise BadInput(f"{weights.path}: scale {weights.card.scale}, but {recipe.name} is {recipe.scale}")
+            return weights
+    path = weights_path(method, task.pretraining, recipe.scale, data)
+    if not path.exists():
+        command = f"embench pretrain {method} --data {task.pretraining}"
+        if recipe.scale != "full":
+            command += f" --scale {recipe.scale}"
+        if not task.synthetic:
+            raise BadInput(f"{adapter.name} on {task.name}: no pre-trained weights at {path}; run: {command}")
+        from embench import pretraining
+
+        pretraining.run(method, task.pretraining, scale=recipe.scale, data_folder=data)
+    return load_weights(path)
+
+
+def find_device(name: str) -> str:
+    """Return ``cpu`` or ``cuda`` for a device as asked; ``auto`` takes a GPU when there is one."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"--device {name}: use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadInput("--device cuda: no CUDA device is visible here; use --device cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _check_numbers(request: Request) -> None:
+    faults = [
+        f"--{name} {value}: must be at least 1"
+        for name, value in (
+            ("seeds", request.seeds),
+            ("iterations", request.iterations),
+            ("snapshots", request.snapshots),
+            ("crop", request.crop),
+            ("batch-size", request.batch_size),
+            ("threads", request.threads),
+        )
+        if value is not None and value < 1
+    ]
+    if request.first_seed < 0:
+        faults.append(f"--first-seed {request.first_seed}: must not be negative")
+    if request.overlap is not None and not 0 <= request.overlap < 1:
+        faults.append(f"--overlap {request.overlap}: must be in 0..1, 1 excluded")
+    if request.crop and request.crop % 32:
+        faults.append(f"--crop {request.crop}: must be a multiple of 32")
+    if faults:
+        raise BadInput(faults)
+
+
+def _check_weights_wanted(given: Sequence[Weights], adapters: Sequence[SegmentationModel]) -> None:
+    wanted = {adapter.pretraining for adapter in adapters if isinstance(adapter, TorchModel)}
+    for weights in given:
+        if weights.card.method not in wanted:
+            names = ", ".join(adapter.name for adapter in adapters)
+            raise BadInput(f"{weights.path}: made by {weights.card.method}, which none of {names} starts from")

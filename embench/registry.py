@@ -1,0 +1,87 @@
+"""Model adapters by name: registered by entry point, or a class in the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from embench.errors import BadInput
+from embench.model import SegmentationModel
+from embench.names import check_name, unknown
+
+GROUP = "embench.models"
+
+
+def model_names() -> list[str]:
+    """Return the names of the registered adapters, in order of registration; none is imported."""
+    return list(_registered(GROUP))
+
+
+def find_model(spec: str) -> SegmentationModel:
+    """Return the adapter that ``spec`` names.
+
+    Parameters
+    ----------
+    spec : str
+        A registered name, or ``path/to/file.py:Class``. Such a file is code and is run: it is imported only
+        because it was named.
+
+    Raises
+    ------
+    BadInput
+        Unknown name (with near ones), no such file or class, or a class that is not an adapter.
+    """
+    if ".py:" in spec:
+        return _checked(_from_file(spec), spec)
+    registered = _registered(GROUP)
+    if spec not in registered:
+        raise unknown("model", spec, registered)
+    return _checked(registered[spec].load(), spec)
+
+
+def _registered(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        if point.name in found and found[point.name].value != point.value:
+            raise BadInput(
+                f"two installed packages register {point.name!r} under {group}: "
+                f"{found[point.name].value} and {point.value}; uninstall one"
+            )
+        found[point.name] = point
+    return found
+
+
+def find_pretraining(name: str) -> type:
+    """Return the pre-training method registered as ``name``."""
+    registered = _registered("embench.pretraining")
+    if name not in registered:
+        raise unknown("pre-training", name, registered)
+    return registered[name].load()
+
+
+def _from_file(spec: str) -> object:
+    file, _, class_name = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; a model is given as path/to/file.py:Class")
+    module_spec = importlib.util.spec_from_file_location(f"embench_user_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, class_name):
+        classes = [
+            name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        raise unknown(f"class in {path}", class_name, classes or ["(the file defines no class)"])
+    return getattr(module, class_name)
+
+
+def _checked(adapter: object, spec: str) -> SegmentationModel:
+    if not (isinstance(adapter, type) and issubclass(adapter, SegmentationModel)):
+        raise BadInput(f"{spec}: not a model adapter; derive it from embench.model.TorchModel or SegmentationModel")
+    check_name(adapter.name, f"{spec}: name")
+    return adapter()

@@ -1,0 +1,155 @@
+"""Every task and unlabelled set by name. One explicit table; nothing is found by walking folders."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from embench import store
+from embench.errors import BadInput
+from embench.names import unknown
+from embench.task import Dataset, Task, UnlabelledSet
+
+DATASETS: dict[str, str] = {
+    "mini": "embench.tasks.mini:DATASET",
+    "vnc": "embench.tasks.vnc:DATASET",
+}
+"""Data set name -> module and attribute."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "mini": (
+        "mini-cremi",
+        "mini-guay",
+        "mini-kasthuri",
+        "mini-perez-lyso",
+        "mini-perez-mito",
+        "mini-perez-nuclei",
+        "mini-perez-nucleoli",
+        "mini-urocell",
+    ),
+    "vnc": ("vnc-mito", "vnc-synapse"),
+}
+"""Suite name -> its tasks."""
+
+
+@cache
+def find_dataset(name: str) -> Dataset:
+    """Return a data set by its own name or by the name of anything prepared from it."""
+    if name in DATASETS:
+        module, _, attribute = DATASETS[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for dataset in map(find_dataset, DATASETS):
+        if any(spec.name == name for spec in (*dataset.tasks, *dataset.unlabelled)):
+            return dataset
+    known = [spec.name for dataset in map(find_dataset, DATASETS) for spec in (*dataset.tasks, *dataset.unlabelled)]
+    raise unknown("task or data set", name, [*DATASETS, *known])
+
+
+def all_tasks() -> list[Task]:
+    """Return every registered task, in the order of the table."""
+    return [task for name in DATASETS for task in find_dataset(name).tasks]
+
+
+def all_unlabelled() -> list[UnlabelledSet]:
+    """Return every registered unlabelled set."""
+    return [spec for name in DATASETS for spec in find_dataset(name).unlabelled]
+
+
+def find_task(name: str, folder: Path | None = None) -> Task:
+    """Return a task by name: a registered one, or the user's own from its prepared file in ``folder``."""
+    for task in all_tasks():
+        if task.name == name:
+            return task
+    path = store.prepared_path(name, folder)
+    if path.is_file():
+        with store.Prepared(path) as prepared:
+            return prepared.task
+    raise unknown("task", name, [task.name for task in all_tasks()])
+
+
+def find_suite(name: str) -> list[Task]:
+    """Return the tasks of a suite."""
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    return [find_task(task) for task in SUITES[name]]
+
+
+def prepare(
+    name: str, source: Path | None = None, folder: Path | None = None, *, force: bool = False
+) -> list[tuple[str, Path, bool]]:
+    """Prepare a task, an unlabelled set, or everything of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Of a data set, or of one thing prepared from it.
+    source : Path, optional
+        Folder of published files; not used by generated data.
+    folder : Path, optional
+        Folder of prepared files (default :func:`embench.store.data_folder`).
+    force : bool
+        Prepare again what is already there.
+
+    Returns
+    -------
+    list of (str, Path, bool)
+        Name, prepared file, and whether it was written now.
+    """
+    dataset = find_dataset(name)
+    wanted = [spec for spec in (*dataset.tasks, *dataset.unlabelled) if name in (dataset.name, spec.name)]
+    done = []
+    for spec in wanted:
+        path = store.prepared_path(spec.name, folder)
+        if fresh := force or not _is_prepared(path, spec, strict=not dataset.generated):
+            if source is None and not dataset.generated:
+                raise BadInput(f"{spec.name}: give the folder of its files: embench prepare {name} --source DIR")
+            store.write(path, spec, dataset.read(source, spec.name), _card(source))
+        done.append((spec.name, path, fresh))
+    return done
+
+
+def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
+    """Open the prepared file of a task or unlabelled set; generated data are made on first use.
+
+    Raises
+    ------
+    BadInput
+        Naming the command that prepares it, when it is not there.
+    """
+    path = store.prepared_path(name, folder)
+    if not path.exists():
+        try:
+            dataset = find_dataset(name)
+        except BadInput:
+            raise BadInput(f"{name}: not prepared in {path.parent}") from None
+        if not dataset.generated:
+            raise BadInput(f"{name}: not prepared in {path.parent}; run: embench prepare {dataset.name} --source DIR")
+    if not path.exists() or _stale(path, name):
+        prepare(name, None, folder, force=True)
+    return store.Prepared(path)
+
+
+def _stale(path: Path, name: str) -> bool:
+    """Whether ``path`` holds generated data of another version of its generator."""
+    specs = [spec for spec in (*all_tasks(), *all_unlabelled()) if spec.name == name]
+    if not specs or not find_dataset(name).generated:
+        return False
+    with store.Prepared(path) as prepared:
+        return prepared.spec != specs[0]
+
+
+def _is_prepared(path: Path, spec: Task | UnlabelledSet, *, strict: bool) -> bool:
+    if not path.exists():
+        return False
+    with store.Prepared(path) as prepared:
+        if prepared.spec == spec:
+            return True
+    if strict:
+        raise BadInput(f"{path}: prepared from another description of {spec.name}; add --force to prepare it again")
+    return False
+
+
+def _card(source: Path | None) -> dict[str, Any]:
+    return {"source": source.name if source else "generated"}

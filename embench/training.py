@@ -1,0 +1,175 @@
+"""Training a network under a recipe, one step at a time, resumable at any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from embench.augment import TrainingAugmentation
+from embench.errors import Diverged, TryAgain
+from embench.files import replacing
+from embench.losses import segmentation_loss
+from embench.recipe import Recipe
+from embench.sections import TrainingSections
+from embench.task import Task
+
+
+class Training:
+    """A network on its way through a budget of iterations (protocol 4.1, 4.2).
+
+    Parameters
+    ----------
+    network : nn.Module
+        From (B, 1, Y, X) to logits; parameters that do not require a gradient stay as they are.
+    sections : TrainingSections
+    task : Task
+    recipe : Recipe
+        With crop and batch size filled in (:meth:`Recipe.for_task`).
+    norms : (float, float)
+        Mean and standard deviation of 0..1 grey values.
+    iterations : int
+        The whole budget: the horizon of the learning-rate schedule.
+    entropy : list of int
+        Of the trial; every random draw of the data follows from it. Dropout uses torch's global generator,
+        which the trial seeds and :meth:`state` keeps.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sections: TrainingSections,
+        task: Task,
+        recipe: Recipe,
+        *,
+        norms: tuple[float, float],
+        iterations: int,
+        entropy: list[int],
+        device: torch.device,
+    ) -> None:
+        assert recipe.crop is not None
+        assert recipe.batch_size is not None
+        self.network, self.sections, self.task, self.recipe = network, sections, task, recipe
+        self.norms, self.entropy, self.device = norms, entropy, device
+        self.batch_size = recipe.batch_size
+        self.augment = TrainingAugmentation(
+            recipe.crop, crop_nonempty=task.crop_nonempty, noise_and_blur=task.noise_and_blur
+        )
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser, self.schedule = optimiser(recipe, trained, iterations)
+        self.iteration = 0
+        self.curve: list[tuple[int, float, float]] = []
+
+    def step(self) -> float:
+        """Take one optimiser step and return its loss; raises :class:`Diverged` when that is not finite."""
+        images, labels = self.sections.batch(self.iteration, self.batch_size, self.entropy, self.augment)
+        batch = normalised(torch.from_numpy(images), self.norms, self.device)
+        target = torch.from_numpy(labels).to(self.device).long()
+        self.network.train()
+        with autocast(self.recipe, self.device):
+            logits = self.network(batch)
+        loss = segmentation_loss(self.recipe.loss, logits.float(), target, self.task.class_weights)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(self.iteration + 1)
+        loss.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.curve.append((self.iteration + 1, value, self.schedule.get_last_lr()[0]))
+        self.schedule.step()
+        self.iteration += 1
+        return value
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that :meth:`resume` needs to go on to the same bytes."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "iteration": self.iteration,
+            "curve": self.curve,
+            "torch_rng": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from a :meth:`state`."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.iteration = state["iteration"]
+        self.curve = [tuple(point) for point in state["curve"]]
+        torch.set_rng_state(state["torch_rng"])
+        if "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+def optimiser(
+    recipe: Recipe, parameters: Iterable[nn.Parameter], iterations: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return the optimiser of a recipe and its schedule over ``iterations`` steps.
+
+    ``onecycle`` is PyTorch's with its defaults (protocol 4.1). ``polynomial`` is lr (1 - i/N)^0.9 set *after*
+    step i, so that steps 0 and 1 both use the full rate (protocol 4.2).
+    """
+    if recipe.optimiser == "adamw":
+        made: torch.optim.Optimizer = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+    else:
+        made = torch.optim.SGD(
+            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    if recipe.schedule == "onecycle":
+        return made, torch.optim.lr_scheduler.OneCycleLR(made, recipe.learning_rate, total_steps=iterations)
+    return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: polynomial(step, iterations))
+
+
+def polynomial(step: int, steps: int, power: float = 0.9) -> float:
+    """Return the factor on the learning rate used *in* ``step`` (from 0) of ``steps``."""
+    return (1 - max(step - 1, 0) / steps) ** power
+
+
+def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.device) -> Tensor:
+    """Return uint8 images as (B, 1, Y, X) float32 on ``device``: (grey / 255 - mean) / deviation."""
+    mean, deviation = norms
+    return images_BYX.to(device).unsqueeze(1).float().div_(255).sub_(mean).div_(deviation)
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to ``device`` in the memory format that is fastest there."""
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """Return the context in which the recipe's arithmetic runs."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a training state atomically."""
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Return a training state, or ``None`` where there is none.
+
+    Raises
+    ------
+    TryAgain
+        When the file is not whole; it is named, and has to be removed to start again.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise TryAgain(f"{path}: not a training state ({type(error).__name__}); remove it to start again") from error

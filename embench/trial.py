@@ -1,0 +1,484 @@
+"""One trial, from prepared data to a result: fit, snapshots, predictions, scores (protocol 5)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embench import provenance, results
+from embench.errors import BadInput, Diverged
+from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
+from embench.metrics import Counts, ScoreHistogram, count, matched_instances
+from embench.model import SegmentationModel, TorchModel
+from embench.recipe import Recipe, find_recipe
+from embench.registry import find_model
+from embench.results import (
+    Diagnostics,
+    ImageCounts,
+    ModelCard,
+    SnapshotScore,
+    TrialKey,
+    TrialResult,
+)
+from embench.sections import TrainingSections
+from embench.store import Prepared, Volume, prepared_path
+from embench.task import Task
+from embench.training import Training, autocast, load_state, place, save_state
+from embench.weights import Weights, load_weights
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Report = Callable[[str, int, float], None]
+"""Called with what is going on, the iteration, and the loss (NaN outside training)."""
+
+TRAINING_IMAGES_FOR_THRESHOLD = 4
+"""Training sections, evenly spread, on which a trial chooses its diagnostic threshold."""
+SIDE_FOR_THRESHOLD = 512
+"""They are cut to at most this many pixels a side about their centre: bounded cost on any data."""
+SECTIONS_KEPT = 3
+"""Predicted test sections stored beside a result, evenly spread, for the eye."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything a worker needs to run a trial; plain values, so that it travels to any process.
+
+    Parameters
+    ----------
+    model : str
+        Registered name or ``file.py:Class``.
+    task : str
+    seed : int
+    recipe : Recipe
+        Filled in for the task.
+    pairing : str
+        ``default`` when the recipe is the one the model is published with, else the recipe's name.
+    track : {"published", "open"}
+    iterations : int
+    snapshots : tuple of int
+        Iterations at which weights are scored; the last is the budget.
+    key : TrialKey
+    data, results_folder : Path
+    weights : Path or None
+    device : str
+    threads : int
+    save_every : float
+        Seconds between training states on disk.
+    """
+
+    model: str
+    task: str
+    seed: int
+    recipe: Recipe
+    pairing: str
+    track: Literal["published", "open"]
+    iterations: int
+    snapshots: tuple[int, ...]
+    key: TrialKey
+    data: Path
+    results_folder: Path
+    weights: Path | None
+    device: str
+    threads: int
+    save_every: float = 60.0
+
+    @property
+    def label(self) -> str:
+        """How progress and logs name the trial."""
+        row = self.key.model if self.pairing == "default" else f"{self.key.model}+{self.pairing}"
+        return f"{row} {self.task} seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """The result file."""
+        return self.key.path(self.results_folder)
+
+    @property
+    def state_path(self) -> Path:
+        """The training state while it is under way; removed when the result is written."""
+        parts = self.path.relative_to(self.results_folder).with_suffix(".pt").parts
+        return self.results_folder / ".running" / "--".join(parts)
+
+    @property
+    def entropy(self) -> list[int]:
+        """Random streams of the trial: unique per model and recipe, task and seed, equal on every machine."""
+        name = f"{self.key.model}/{self.recipe.name}/{self.task}"
+        return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]), self.seed]
+
+
+def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult:
+    """Run one trial, resuming where an earlier attempt stopped, and write its result.
+
+    Returns
+    -------
+    TrialResult
+        As written to ``spec.path``; ``diverged`` when the loss became non-finite.
+    """
+    torch.set_num_threads(spec.threads)
+    device = torch.device(spec.device)
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    with Prepared(prepared_path(spec.task, spec.data)) as prepared:
+        if prepared.hash != spec.key.fingerprint.data_hash:
+            raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
+        adapter = find_model(spec.model)
+        attempt = _torch_attempt if isinstance(adapter, TorchModel) else _plain_attempt
+        result = attempt(spec, adapter, prepared, device, report)
+    results.save(result, spec.path)
+    spec.state_path.unlink(missing_ok=True)
+    return result
+
+
+def _torch_attempt(
+    spec: TrialSpec, adapter: SegmentationModel, prepared: Prepared, device: torch.device, report: Report
+) -> TrialResult:
+    assert isinstance(adapter, TorchModel)
+    task = prepared.task
+    torch.manual_seed(np.random.SeedSequence(spec.entropy).generate_state(1, np.uint64)[0].item() >> 1)
+    weights = load_weights(spec.weights) if spec.weights else None
+    network = adapter.network(task.outputs, spec.recipe.scale)
+    if weights:
+        adapter.start(network, weights)
+    network = place(network, device)
+    norms = adapter.norms(prepared.norms, weights)
+    sections = TrainingSections(prepared)
+    training = Training(
+        network,
+        sections,
+        task,
+        spec.recipe,
+        norms=norms,
+        iterations=spec.iterations,
+        entropy=spec.entropy,
+        device=device,
+    )
+
+    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with autocast(spec.recipe, device):
+            return predict_section(
+                network,
+                image_YX,
+                inference=spec.recipe.inference,
+                norms=norms,
+                device=device,
+                volume=task.scoring.is_volume,
+            )
+
+    scores: list[SnapshotScore] = []
+    seconds = {"training": 0.0, "prediction": 0.0}
+    if state := load_state(spec.state_path):
+        training.resume(state["training"])
+        scores = [SnapshotScore.model_validate_json(text) for text in state["scores"]]
+        seconds = state["seconds"]
+
+    def save() -> None:
+        texts = [score.model_dump_json() for score in scores]
+        save_state({"training": training.state(), "scores": texts, "seconds": seconds}, spec.state_path)
+
+    message = ""
+    sections_kept: tuple[str, ...] = ()
+    try:
+        for stop in spec.snapshots[len(scores) :]:
+            saved = time.monotonic()
+            while training.iteration < stop:
+                started = time.perf_counter()
+                loss = training.step()
+                seconds["training"] += time.perf_counter() - started
+                report("training", training.iteration, loss)
+                if time.monotonic() - saved > spec.save_every:
+                    save()
+                    saved = time.monotonic()
+            report("scoring", training.iteration, float("nan"))
+            is_final = stop == spec.iterations
+            started = time.perf_counter()
+            snapshot, sections_kept = _score(spec, prepared, predict, stop, sections if is_final else None)
+            seconds["prediction"] += time.perf_counter() - started
+            scores.append(snapshot)
+            if not is_final:
+                save()
+        status: Literal["done", "diverged"] = "done"
+    except Diverged as error:
+        status, message = "diverged", str(error)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    card = ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        parameters=sum(size for size, _ in counts),
+        trained_parameters=sum(size for size, trained in counts if trained),
+        pretraining=adapter.pretraining or "none",
+        pretraining_data=weights.card.data if weights else "none",
+        weights_hash=weights.hash if weights else None,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
+    return _result(
+        spec,
+        task,
+        card,
+        status=status,
+        message=message,
+        iterations_done=training.iteration,
+        snapshots=tuple(scores),
+        loss_curve=_thinned(training.curve),
+        seconds_training=seconds["training"],
+        seconds_prediction=seconds["prediction"],
+        weights=_weights_facts(weights),
+        sections=sections_kept,
+    )
+
+
+def _plain_attempt(
+    spec: TrialSpec, adapter: SegmentationModel, prepared: Prepared, device: torch.device, report: Report
+) -> TrialResult:
+    """A model that is no torch network: fit once, predict once."""
+    del device
+    task, sections = prepared.task, TrainingSections(prepared)
+    started = time.perf_counter()
+    report("training", 0, float("nan"))
+    adapter.fit(sections, task, spec.iterations, np.random.default_rng(spec.entropy))
+    trained = time.perf_counter()
+    report("scoring", spec.iterations, float("nan"))
+    snapshot, kept = _score(spec, prepared, lambda image: _checked(adapter, image, task), spec.iterations, sections)
+    card = ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
+    return _result(
+        spec,
+        task,
+        card,
+        status="done",
+        iterations_done=spec.iterations,
+        snapshots=(snapshot,),
+        seconds_training=trained - started,
+        seconds_prediction=time.perf_counter() - trained,
+        sections=kept,
+    )
+
+
+def _checked(adapter: SegmentationModel, image_YX: NDArray[np.uint8], task: Task) -> NDArray[np.float32]:
+    scores_CYX = np.asarray(adapter.predict(image_YX, task), np.float32)
+    expected = (task.outputs, *image_YX.shape)
+    if scores_CYX.shape != expected:
+        raise BadInput(f"{adapter.name}: predict returned {scores_CYX.shape}, expected (C, Y, X) = {expected}")
+    if not (np.isfinite(scores_CYX).all() and scores_CYX.min() >= 0 and scores_CYX.max() <= 1):
+        raise BadInput(f"{adapter.name}: predict returned scores outside 0..1")
+    return scores_CYX
+
+
+def _result(spec: TrialSpec, task: Task, card: ModelCard, **found: Any) -> TrialResult:
+    return TrialResult(
+        model=card,
+        task=task.name,
+        seed=spec.seed,
+        recipe=asdict(spec.recipe),
+        pairing=spec.pairing,
+        track=spec.track,
+        synthetic=task.synthetic,
+        fingerprint=spec.key.fingerprint,
+        iterations_asked=spec.iterations,
+        peak_memory_bytes=peak_memory(spec.device),
+        environment=provenance.environment(spec.device, spec.threads),
+        class_names=task.classes,
+        **found,
+    )
+
+
+def _weights_facts(weights: Weights | None) -> dict[str, Any] | None:
+    if weights is None:
+        return None
+    facts = weights.card.model_dump(mode="json", exclude={"loss_curve"})
+    return {"hash": weights.hash, **facts}
+
+
+def _score(
+    spec: TrialSpec, prepared: Prepared, predict: Predict, iteration: int, sections: TrainingSections | None
+) -> tuple[SnapshotScore, tuple[str, ...]]:
+    """Score the present weights on the test split; with ``sections`` also choose and apply their threshold.
+
+    The whole test split is predicted section by section; a volume is summed over its planes first.
+    """
+    started = time.perf_counter()
+    task = prepared.task
+    scoring = task.scoring
+    thresholds = _thresholds(task, sections, predict) if sections else None
+    pooled = {value: ScoreHistogram() for value in scoring.classes}
+    largest = dict.fromkeys(scoring.classes, 0.0)
+    images: list[ImageCounts] = []
+    kept: list[str] = []
+    keep = _kept_sections(prepared) if sections else set()
+    for volume in prepared.volumes("test"):
+        for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
+            tuned: dict[int, Counts] = dict.fromkeys(scoring.classes, Counts())
+            for z, truth_YX in enumerate(truth_ZYX):
+                scores_CYX = scores_CZYX(z)
+                counted = truth_YX > 0 if scoring.ignore_unlabelled else np.ones(truth_YX.shape, bool)
+                for value in scoring.classes:
+                    scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
+                    largest[value] = max(largest[value], float(scores_YX.max()))
+                    pooled[value].add(scores_YX[counted], truth_YX[counted] == value)
+                    if thresholds:
+                        found = (scores_YX > thresholds[value]) & counted
+                        tuned[value] += count(found, truth_YX == value, (1,))[1]
+                if (volume.name, first + z) in keep:
+                    kept.append(_keep_section(spec.path, volume.name, first + z, labels_ZYX[z]))
+            matched, plain = _counts(task, labels_ZYX, truth_ZYX)
+            images.append(
+                ImageCounts(
+                    name=name,
+                    classes=_triples(matched),
+                    plain=_triples(plain) if plain else None,
+                    tuned=_triples(tuned) if thresholds else None,
+                )
+            )
+    score, per_class = results.score(scoring, [image.classes for image in images])
+    plain_scores = [image.plain for image in images if image.plain is not None]
+    tuned_scores = [image.tuned for image in images if image.tuned is not None]
+    snapshot = SnapshotScore(
+        iteration=iteration,
+        score=score,
+        class_iou=per_class,
+        plain_score=results.score(scoring, plain_scores)[0] if plain_scores else None,
+        undefined=_undefined(task, images),
+        images=tuple(images),
+        diagnostics=Diagnostics(
+            average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},
+            largest_score=largest,
+            threshold=thresholds,
+            tuned_iou=results.score(scoring, tuned_scores)[1] if tuned_scores else None,
+        ),
+        seconds=time.perf_counter() - started,
+    )
+    return snapshot, tuple(kept)
+
+
+def _predictions(
+    task: Task, volume: Volume, predict: Predict
+) -> Iterator[tuple[str, int, Callable[[int], NDArray[np.float32]], NDArray[np.uint8], Any]]:
+    """Yield what is scored as one: (name, first section, scores of section z, label volume, truth volume)."""
+    if task.scoring.is_volume:
+        planes: PlaneSum = predict_planes(predict, volume.image, task.scoring.axes, task.outputs)
+        yield volume.name, 0, planes.scores, planes.labels(), volume.labels
+        return
+    depth = volume.image.shape[0]
+    for z in range(depth):
+        image_YX, truth_YX = volume.section(0, z)
+        assert truth_YX is not None
+        scores_CYX = predict(image_YX)
+        name = volume.name if depth == 1 else f"{volume.name}-z{z:04d}"
+        yield name, z, lambda _, found=scores_CYX: found, labels_2d(scores_CYX)[None], truth_YX[None]
+
+
+def _counts(
+    task: Task, labels_ZYX: NDArray[np.uint8], truth_ZYX: Any
+) -> tuple[dict[int, Counts], dict[int, Counts] | None]:
+    """Return counts under the task's rule, and the plain ones beside them where the rule matches instances."""
+    scoring = task.scoring
+    total = dict.fromkeys(scoring.classes, Counts())
+    plain = dict.fromkeys(scoring.classes, Counts())
+    for labels_YX, truth_YX in zip(labels_ZYX, truth_ZYX, strict=True):
+        ignore = 0 if scoring.ignore_unlabelled else None
+        found = count(labels_YX, truth_YX, scoring.classes, ignore=ignore)
+        for value in scoring.classes:
+            plain[value] += found[value]
+            if scoring.match_instances:
+                matched = matched_instances(labels_YX == value, truth_YX == value)
+                total[value] += count(matched, truth_YX == value, (1,))[1]
+    return (total, plain) if scoring.match_instances else (plain, None)
+
+
+def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dict[int, float]:
+    """Choose per class, one against the rest, the threshold with the best IoU on training images."""
+    histograms = {value: ScoreHistogram() for value in task.scoring.classes}
+    chosen = np.unique(np.linspace(0, len(sections) - 1, TRAINING_IMAGES_FOR_THRESHOLD).round().astype(int))
+    for position in chosen:
+        image_YX, labels_YX = (_centre(array, SIDE_FOR_THRESHOLD) for array in sections[int(position)])
+        scores_CYX = predict(image_YX)
+        counted = labels_YX > 0 if task.scoring.ignore_unlabelled else np.ones(labels_YX.shape, bool)
+        for value, histogram in histograms.items():
+            scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
+            histogram.add(scores_YX[counted], labels_YX[counted] == value)
+    return {value: histogram.best_threshold()[0] for value, histogram in histograms.items()}
+
+
+def _centre(array_YX: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    starts = [max(0, (length - side) // 2) for length in array_YX.shape]
+    return np.ascontiguousarray(array_YX[starts[0] : starts[0] + side, starts[1] : starts[1] + side])
+
+
+def _kept_sections(prepared: Prepared) -> set[tuple[str, int]]:
+    every = [(volume.name, z) for volume in prepared.volumes("test") for z in range(volume.image.shape[0])]
+    return {every[int(i)] for i in np.linspace(0, len(every) - 1, SECTIONS_KEPT).round()}
+
+
+def _keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]) -> str:
+    from PIL import Image
+
+    from embench.files import replacing
+
+    name = f"{result.stem}.sections/{volume}-z{z}.png"
+    with replacing(result.parent / name) as temporary:
+        Image.fromarray(labels_YX).save(temporary, "png")
+    return name
+
+
+def _triples(counts: dict[int, Counts]) -> dict[int, tuple[int, int, int]]:
+    return {value: (each.tp, each.fp, each.fn) for value, each in counts.items()}
+
+
+def _undefined(task: Task, images: list[ImageCounts]) -> tuple[str, ...]:
+    """Name the volumes and classes whose published score is 0/0; ours counts them as 1."""
+    if not task.scoring.is_volume:
+        return ()
+    return tuple(
+        f"{image.name}: {task.classes[value]}"
+        for image in images
+        for value, counts in image.classes.items()
+        if sum(counts) == 0
+    )
+
+
+def _thinned(curve: list[tuple[int, float, float]], points: int = 500) -> tuple[tuple[int, float, float], ...]:
+    """Keep at most ``points`` of a loss curve, first and last included."""
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
+    return tuple(curve[int(i)] for i in chosen)
+
+
+def peak_memory(device: str) -> int:
+    """Return the peak memory of this process (on ``cuda``: of the device) in bytes."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    scale = 1 if os.uname().sysname == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def pairing(adapter: SegmentationModel, recipe_name: str | None) -> tuple[Recipe, str]:
+    """Return the recipe to train ``adapter`` under and whether it is the model's own.
+
+    Parameters
+    ----------
+    adapter : SegmentationModel
+    recipe_name : str or None
+        As asked for; ``None``: the model's own.
+    """
+    own = adapter.recipe if isinstance(adapter, TorchModel) else "retina"
+    if recipe_name is None or recipe_name == own:
+        return find_recipe(own), "default"
+    if not isinstance(adapter, TorchModel):
+        raise BadInput(f"{adapter.name}: no torch network, so no recipe applies; leave out --recipe")
+    return find_recipe(recipe_name), recipe_name
+
+
