@@ -1,0 +1,263 @@
+"""Figures as small SVG: coloured by the page's style sheet, so that they follow light and dark.
+
+Every function returns an ``<svg>`` with a title and a description for screen readers. Text is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+WIDTH = 720
+COLOURS = 8
+"""How many series have a colour of their own (``.c0`` … ``.c7`` in the style sheet); further ones are grey."""
+
+_DASHES = ("", "7 3", "2 3", "9 3 2 3")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Scores of one row: ``colour`` is its place in the site's palette."""
+
+    label: str
+    colour: int
+    scores: Sequence[float]
+    seeds: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Score against iteration: mean, lowest and highest over seeds, each of shape (snapshots,)."""
+
+    label: str
+    colour: int
+    iterations: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
+    """Draw horizontal box plots with a point per seed: quartiles, median, whiskers to 1.5 IQR as seaborn's."""
+    left, right, top, step = 232, 20, 14, 38
+    height = top + step * len(series) + 44
+    scale = _Scale([score for each in series for score in each.scores], left, WIDTH - right)
+    parts = [_x_axis(scale, top, height - 40, axis)]
+    for k, each in enumerate(series):
+        middle = top + step * k + step / 2
+        parts.append(_text(left - 10, middle + 4, _short(each.label, 33), "end", full=each.label))
+        if not len(each.scores):
+            parts.append(_text(left + 6, middle + 4, "no finished trial", "start", "muted"))
+            continue
+        scores = np.asarray(each.scores, float)
+        q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
+        inside = scores[(scores >= q1 - 1.5 * (q3 - q1)) & (scores <= q3 + 1.5 * (q3 - q1))]
+        colour = _colour(each.colour)
+        a, b = scale(inside.min()), scale(inside.max())
+        parts.append(
+            f'<g class="{colour}">'
+            f'<path class="line" d="M{a:.1f} {middle:.1f}H{scale(q1):.1f}M{scale(q3):.1f} {middle:.1f}H{b:.1f}'
+            f'M{a:.1f} {middle - 6:.1f}v12M{b:.1f} {middle - 6:.1f}v12"/>'
+            f'<rect class="box" x="{scale(q1):.1f}" y="{middle - 10:.1f}" '
+            f'width="{max(1.0, scale(q3) - scale(q1)):.1f}" height="20"/>'
+            f'<path class="median" d="M{scale(median):.1f} {middle - 10:.1f}v20"/>'
+        )
+        for n, score in enumerate(scores):
+            seed = each.seeds[n] if n < len(each.seeds) else n
+            # A fixed zigzag keeps equal scores apart and the file the same at every build.
+            lift = (-5, 0, 5)[n % 3]
+            parts.append(
+                f'<circle class="point" cx="{scale(score):.1f}" cy="{middle + lift:.1f}" r="3.2">'
+                f"<title>{escape(each.label)}, seed {seed}: {score:.4f}</title></circle>"
+            )
+        parts.append("</g>")
+    described = "; ".join(
+        f"{each.label}: median {np.median(each.scores):.3f} of {len(each.scores)} seeds, "
+        f"from {min(each.scores):.3f} to {max(each.scores):.3f}"
+        for each in series
+        if len(each.scores)
+    )
+    return _svg(WIDTH, height, title, described, parts)
+
+
+def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
+    """Draw score against iteration: mean over seeds as a line, their range as a band, names at the line's end."""
+    left, right, top, height = 52, 220, 14, 360
+    bottom = height - 44
+    known = [each for each in series if len(each.iterations)]
+    across = _Scale([0, *(float(i) for each in known for i in each.iterations)], left, WIDTH - right, tight=True)
+    up = _Scale([value for each in known for value in (*each.low, *each.high)], bottom, top)
+    parts = [_x_axis(across, top, bottom, "iterations"), _y_axis(up, left, WIDTH - right, axis)]
+    for each in known:
+        xs = [across(float(i)) for i in each.iterations]
+        upper = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.high, strict=True)]
+        lower = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.low, strict=True)]
+        parts.append(f'<path class="band {_colour(each.colour)}" d="M{"L".join(upper + lower[::-1])}Z"/>')
+    for each in known:
+        xs = [across(float(i)) for i in each.iterations]
+        line = "L".join(f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.mean, strict=True))
+        dash = _DASHES[each.colour // 2 % len(_DASHES)] if each.colour < COLOURS else ""
+        parts.append(
+            f'<g class="{_colour(each.colour)}"><path class="line" d="M{line}"'
+            + (f' stroke-dasharray="{dash}"' if dash else "")
+            + "/>"
+        )
+        for x, iteration, value in zip(xs, each.iterations, each.mean, strict=True):
+            parts.append(
+                f'<circle class="dot" cx="{x:.1f}" cy="{up(value):.1f}" r="3">'
+                f"<title>{escape(each.label)}, {iteration} iterations: {value:.4f}</title></circle>"
+            )
+        parts.append("</g>")
+    ends = _spread_out([up(each.mean[-1]) for each in known], 15, top + 6, bottom)
+    for each, y in zip(known, ends, strict=True):
+        x = across(float(each.iterations[-1]))
+        parts.append(
+            f'<g class="{_colour(each.colour)}"><path class="leader" '
+            f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{WIDTH - right + 14:.1f} {y:.1f}"/></g>'
+        )
+        parts.append(_text(WIDTH - right + 18, y + 4, _short(each.label, 30), "start", full=each.label))
+    described = "; ".join(
+        f"{each.label}: from {each.mean[0]:.3f} at {each.iterations[0]} to {each.mean[-1]:.3f} "
+        f"at {each.iterations[-1]} iterations"
+        for each in known
+    )
+    return _svg(WIDTH, height, title, described, parts)
+
+
+def interval_bar(low: float, middle: float, high: float, first: float, last: float) -> Markup:
+    """Draw one interval on the scale of its table's column; hidden from screen readers, the cell has the figures."""
+    width, height = 120, 16
+    span = (last - first) or 1.0
+
+    def at(value: float) -> float:
+        return 5 + (width - 10) * (value - first) / span
+
+    line = "" if isnan(low) else f'<path class="line" d="M{at(low):.1f} 8H{at(high):.1f}"/>'
+    return Markup(
+        f'<svg class="interval" width="{width}" height="{height}" viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<path class="rail" d="M5 8H{width - 5}"/>{line}<circle class="dot" cx="{at(middle):.1f}" cy="8" r="3.6"/></svg>'
+    )
+
+
+def critical_difference(labels: Sequence[str], ranks: NDArray[np.float64], difference: float, title: str) -> Markup:
+    """Draw Demsar's diagram: mean ranks on a line, bars joining rows closer than the critical difference."""
+    order = np.argsort(ranks)
+    half = (len(order) + 1) // 2
+    left, right, top, step = 250, WIDTH - 250, 46, 24
+    last = max(len(order), 2)
+
+    def at(rank: float) -> float:
+        return left + (right - left) * (rank - 1) / (last - 1)
+
+    bars = _cliques(ranks[order], difference)
+    base = top + 14 + 9 * len(bars)
+    height = base + step * half + 16
+    parts = [f'<path class="axis" d="M{left} {top}H{right}"/>']
+    marks = range(1, last + 1) if last <= 12 else np.unique(np.linspace(1, last, 8).round().astype(int)).tolist()
+    for rank in marks:
+        parts.append(f'<path class="axis" d="M{at(rank):.1f} {top}v-5"/>')
+        parts.append(_text(at(rank), top - 9, str(rank), "middle", "muted"))
+    reach = min(difference, last - 1)
+    parts.append(f'<path class="median" d="M{left} 12H{at(1 + reach):.1f}M{left} 8v8M{at(1 + reach):.1f} 8v8"/>')
+    parts.append(_text(at(1 + reach) + 6, 16, f"critical difference {difference:.2f}", "start", "muted"))
+    for k, (start, end) in enumerate(bars):
+        y = top + 10 + 9 * k
+        parts.append(f'<path class="clique" d="M{at(ranks[order[start]]) - 4:.1f} {y}H{at(ranks[order[end]]) + 4:.1f}"/>')
+    for k, row in enumerate(order):
+        x = at(float(ranks[row]))
+        on_left = k < half
+        y = base + step * (k if on_left else len(order) - 1 - k) + 8
+        edge = left - 8 if on_left else right + 8
+        parts.append(f'<path class="axis" d="M{x:.1f} {top}V{y:.1f}H{edge}"/>')
+        label = f"{_short(labels[row], 28)} {ranks[row]:.2f}" if on_left else f"{ranks[row]:.2f} {_short(labels[row], 28)}"
+        parts.append(_text(edge + (-6 if on_left else 6), y + 4, label, "end" if on_left else "start", full=labels[row]))
+    described = "; ".join(f"{labels[row]}: mean rank {ranks[row]:.2f}" for row in order)
+    return _svg(WIDTH, height, title, f"Critical difference {difference:.2f}. {described}", parts)
+
+
+class _Scale:
+    """A linear axis with round ticks."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float, *, tight: bool = False) -> None:
+        low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
+        if high - low < 1e-6:
+            low, high = low - 0.05, high + 0.05
+        step = _round_step((high - low) / 5)
+        first = np.floor(low / step) * step if not tight else low
+        last = np.ceil(high / step) * step if not tight else high
+        self.low, self.high, self.start, self.end = float(first), float(last), start, end
+        self.ticks = [float(t) for t in np.arange(np.ceil(low / step if tight else first / step), last / step + 1e-9) * step]
+        self.digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
+
+    def __call__(self, value: float) -> float:
+        return self.start + (self.end - self.start) * (float(value) - self.low) / (self.high - self.low)
+
+
+def _round_step(rough: float) -> float:
+    power = 10 ** np.floor(np.log10(rough))
+    return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999))
+
+
+def _x_axis(scale: _Scale, top: float, bottom: float, name: str) -> str:
+    lines = "".join(f"M{scale(tick):.1f} {top}V{bottom}" for tick in scale.ticks)
+    ticks = "".join(_text(scale(tick), bottom + 17, f"{tick:.{scale.digits}f}", "middle", "muted") for tick in scale.ticks)
+    return (
+        f'<path class="grid" d="{lines}"/>{ticks}'
+        + _text((scale.start + scale.end) / 2, bottom + 36, name, "middle", "muted")
+    )
+
+
+def _y_axis(scale: _Scale, left: float, right: float, name: str) -> str:
+    lines = "".join(f"M{left} {scale(tick):.1f}H{right}" for tick in scale.ticks)
+    ticks = "".join(_text(left - 8, scale(tick) + 4, f"{tick:.{scale.digits}f}", "end", "muted") for tick in scale.ticks)
+    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(left - 8, 11, name, "end", "muted")
+
+
+def _spread_out(wanted: list[float], gap: float, top: float, bottom: float) -> list[float]:
+    """Move label heights apart so that none overlap, as little as needed, inside the figure where they fit."""
+    order = np.argsort(wanted, kind="stable")
+    placed = [0.0] * len(wanted)
+    last = top - gap
+    for k in order:
+        last = placed[k] = max(wanted[k], last + gap)
+    limit = bottom + gap
+    for k in order[::-1]:
+        limit = placed[k] = min(placed[k], limit - gap)
+    return placed
+
+
+def _cliques(ranks: NDArray[np.float64], difference: float) -> list[tuple[int, int]]:
+    """Return the maximal runs of sorted ranks that lie within ``difference``, as first and last index."""
+    found: list[tuple[int, int]] = []
+    for start in range(len(ranks)):
+        end = int(np.searchsorted(ranks, ranks[start] + difference, side="right")) - 1
+        if end > start and (not found or end > found[-1][1]):
+            found.append((start, end))
+    return found
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "", full: str = "") -> str:
+    inside = f"<title>{escape(full)}</title>" if full and full != text else ""
+    kind = f' class="{style}"' if style else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{inside}{escape(text)}</text>'
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else text[: letters - 1] + "…"
+
+
+def _colour(index: int) -> str:
+    return f"c{index}" if index < COLOURS else "cx"
+
+
+def _svg(width: float, height: float, title: str, description: str, parts: Sequence[str]) -> Markup:
+    return Markup(
+        f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" height="{height:.0f}" role="img"><title>{escape(title)}</title>'
+        f"<desc>{escape(description)}</desc>{''.join(parts)}</svg>"
+    )

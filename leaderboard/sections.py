@@ -1,0 +1,229 @@
+"""Test sections as pictures: image, truth, prediction and error, from predicted label maps and prepared data."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from embench.errors import BadInput
+from embench.files import write_atomic
+from embench.store import Prepared, Volume, prepared_path
+from leaderboard.table import Cell, Column, Trial
+
+LARGEST_SIDE = 640
+AT_MOST_PER_ITEM = 24
+FALSE_POSITIVE, FALSE_NEGATIVE, OTHER_CLASS = (213, 94, 0), (0, 114, 178), (204, 121, 167)
+CLASS_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
+"""Okabe and Ito's palette, told apart by colour-blind readers; label value 1 has the first."""
+
+_NAME = re.compile(r"seed-(\d+)\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
+_MOST_PIXELS = 64 * 2**20
+
+Labels = NDArray[np.uint8]
+
+
+@dataclass
+class Section:
+    """Pictures of one test section, as paths in the site's folder.
+
+    ``predictions`` maps a row to its prediction, error (``None`` without truth) and IoU against the truth.
+    """
+
+    item: str
+    index: int
+    image: str | None = None
+    truth: str | None = None
+    step: int = 1
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row's picture of a section; ``iou`` is the mean over the task's classes, of this section alone."""
+
+    seed: int
+    prediction: str
+    error: str | None
+    iou: float | None
+
+
+@dataclass
+class Sections:
+    """All pictures of a column, and what kept some from being made."""
+
+    sections: list[Section] = field(default_factory=list)
+    note: str = ""
+    faults: list[str] = field(default_factory=list)
+
+
+def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -> Sections:
+    """Write the pictures of a column's stored sections under ``out`` and return what there is.
+
+    Of each row, those of the seed with the median score. Image and truth come from the prepared file when it is
+    there with the hash that the results carry; without it the prediction alone is shown and the note says which
+    command prepares the data.
+    """
+    made = Sections()
+    found: dict[tuple[str, int], Section] = {}
+    with ExitStack() as stack:
+        volumes, made.note = _truth(column, data, stack)
+        for row, cell in cells.items():
+            trial = _median_with_sections(cell)
+            if trial is None:
+                continue
+            for name in trial.result.sections:
+                try:
+                    item, index = _place(name, trial)
+                    labels = _read(trial.path.parent / name)
+                    section = found.setdefault((item, index), Section(item, index))
+                    if len([1 for known, _ in found if known == item]) > AT_MOST_PER_ITEM:
+                        del found[item, index]
+                        continue
+                    _draw(section, row, trial, labels, column, volumes.get(item), out)
+                except BadInput as error:
+                    made.faults += error.lines
+    made.sections = [found[key] for key in sorted(found) if found[key].predictions]
+    return made
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Return the colour of a label value."""
+    return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
+
+
+def _truth(column: Column, data: Path | None, stack: ExitStack) -> tuple[dict[str, Volume], str]:
+    path = prepared_path(column.task, data)
+    dataset = column.facts.dataset if column.facts else column.task
+    how = f"embench prepare {dataset}"
+    if not path.exists():
+        return {}, f"Images and truth are not here: prepare them with “{how}” and build the page again."
+    prepared = stack.enter_context(Prepared(path))
+    if prepared.hash != column.fingerprint.data_hash:
+        return {}, (
+            f"The prepared data here differ from what was scored (hash {prepared.hash[:12]}, results have "
+            f"{column.fingerprint.data_hash[:12]}): prepare them with “{how}” and build the page again."
+        )
+    return {volume.name: volume for volume in prepared.volumes("test")}, ""
+
+
+def _median_with_sections(cell: Cell) -> Trial | None:
+    finished = sorted((t for t in cell.trials if t.score is not None and t.result.sections), key=lambda t: t.score or 0)
+    return finished[(len(finished) - 1) // 2] if finished else None
+
+
+def _place(name: str, trial: Trial) -> tuple[str, int]:
+    match = _NAME.fullmatch(name)
+    path = trial.path.parent / name
+    if match is None or ".." in Path(name).parts or not path.resolve().is_relative_to(trial.path.parent.resolve()):
+        raise BadInput(f"{trial.path}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside the result")
+    return match["item"], int(match["index"])
+
+
+def _read(path: Path) -> Labels:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.mode not in ("L", "P") or picture.width * picture.height > _MOST_PIXELS:
+                raise BadInput(f"{path}: mode {picture.mode}, {picture.size}; expected an 8-bit label map")
+            return np.asarray(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
+
+
+def _draw(
+    section: Section, row: str, trial: Trial, labels: Labels, column: Column, volume: Volume | None, out: Path
+) -> None:
+    from leaderboard.table import slug
+
+    folder = f"sections/{column.slug}"
+    stem = f"{len(section.item)}{re.sub(r'[^A-Za-z0-9_-]', '-', section.item)[:60]}-z{section.index}"
+    section.step = step = -(-max(labels.shape) // LARGEST_SIDE)
+    truth = None
+    if volume is not None and volume.labels is not None and section.index < volume.image.shape[0]:
+        image, truth = volume.section(0, section.index)
+        assert truth is not None
+        if truth.shape != labels.shape:
+            raise BadInput(f"{trial.path}: section {section.item} {section.index}: {labels.shape}, the data has {truth.shape}")
+        if section.image is None:
+            section.image, section.truth = f"{folder}/{stem}.png", f"{folder}/{stem}-truth.png"
+            _save(Image.fromarray(_reduced(image, step)), out / section.image)
+            _save(_overlay(_thin(truth, step), _class_colours()), out / section.truth)
+    own = f"{folder}/{stem}-{slug(row)}"
+    _save(_overlay(_thin(labels, step), _class_colours()), out / f"{own}.png")
+    error = None
+    score = None
+    if truth is not None:
+        error = f"{own}-error.png"
+        kinds = np.zeros(labels.shape, np.uint8)
+        kinds[(labels > 0) & (truth == 0)] = 1
+        kinds[(labels == 0) & (truth > 0)] = 2
+        kinds[(labels > 0) & (truth > 0) & (labels != truth)] = 3
+        _save(_overlay(_thin(kinds, step), {1: FALSE_POSITIVE, 2: FALSE_NEGATIVE, 3: OTHER_CLASS}), out / error)
+        score = _section_iou(labels, truth, column.fingerprint.scoring["classes"])
+    section.predictions[row] = Prediction(trial.result.seed, f"{own}.png", error, score)
+
+
+def _section_iou(labels: Labels, truth: Labels, classes: Sequence[int]) -> float | None:
+    """Return the mean IoU over the classes that occur in either; ``None`` where none does."""
+    found = []
+    for label in classes:
+        union = ((labels == label) | (truth == label)).sum()
+        if union:
+            found.append(((labels == label) & (truth == label)).sum() / union)
+    return float(np.mean(found)) if found else None
+
+
+def _class_colours() -> dict[int, tuple[int, int, int]]:
+    return {label: colour_of(label) for label in range(1, 256)}
+
+
+def _reduced(image: Labels, step: int) -> Labels:
+    """Return the image at 1/step of its size, each pixel the mean of its block."""
+    height, width = (side // step * step for side in image.shape)
+    blocks = image[:height, :width].reshape(height // step, step, width // step, step)
+    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def _thin(labels: Labels, step: int) -> Labels:
+    """Return every ``step``-th label, as many as :func:`_reduced` has pixels."""
+    height, width = (side // step * step for side in labels.shape)
+    return labels[:height:step, :width:step]
+
+
+def _overlay(labels: Labels, colours: dict[int, tuple[int, int, int]]) -> Image.Image:
+    """Return a palette picture, transparent at 0, with solid outlines and half-transparent insides."""
+    inner = labels.copy()
+    edge = np.zeros(labels.shape, bool)
+    for axis in (0, 1):
+        change = np.diff(labels, axis=axis) != 0
+        head, tail = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
+        head[axis], tail[axis] = (0, 1), (1, 0)
+        edge |= np.pad(change, head) | np.pad(change, tail)
+    # Palette: 0 clear, 1..127 insides, 129..255 outlines of the same colours; label maps have few classes.
+    indices = np.where(inner > 0, (inner.astype(int) - 1) % 127 + 1, 0)
+    indices = np.where(edge & (indices > 0), indices + 128, indices).astype(np.uint8)
+    picture = Image.fromarray(indices, mode="P")
+    palette = [0] * 768
+    for label in range(1, 128):
+        colour = colours.get(label, (128, 128, 128))
+        palette[3 * label : 3 * label + 3] = colour
+        palette[3 * (label + 128) : 3 * (label + 128) + 3] = colour
+    picture.putpalette(palette)
+    picture.info["transparency"] = bytes([0] + [110] * 127 + [0] + [255] * 127)
+    return picture
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    transparency = picture.info.get("transparency")
+    extra = {"transparency": transparency} if transparency is not None else {}
+    picture.save(buffer, "PNG", optimize=True, **extra)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())

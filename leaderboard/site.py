@@ -1,0 +1,720 @@
+"""The static site: one folder that opens from ``file://`` and from any web host, and asks the network for nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from embench.files import write_atomic
+from embench.results import ModelCard
+from leaderboard import figures, sections, statistics, table
+from leaderboard.published import published_for
+from leaderboard.statistics import Floats
+from leaderboard.table import Board, Cell, Column, Trial
+
+BASELINE = "unet-resnet50"
+"""The row that the paper compares with (protocol 5); the reference on the page until the reader picks another."""
+ASSETS = ("site.css", "site.js", "icon.svg")
+_TEMPLATES = Path(__file__).parent / "templates"
+
+_CODES = {"different**": "2", "different*": "1", "not distinguished": "0", "n too small": "t"}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything the pages are made from."""
+
+    trials: Sequence[Trial]
+    refused: Sequence[str]
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """Boards in reading order."""
+        return table.boards(self.trials)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Every task under every fingerprint."""
+        return table.columns_of(self.trials)
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, tuple[str, str]], Cell]:
+        """Trials by row and column."""
+        return table.cells_of(self.trials)
+
+    @cached_property
+    def by_column(self) -> dict[tuple[str, str], dict[str, Cell]]:
+        """Rows and their trials by column."""
+        found: dict[tuple[str, str], dict[str, Cell]] = {column.key: {} for column in self.columns}
+        for (row, key), cell in sorted(self.cells.items(), key=lambda entry: entry[0]):
+            found[key][row] = cell
+        return found
+
+    @cached_property
+    def by_row(self) -> dict[str, list[Trial]]:
+        """Trials by row."""
+        found: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.row, []).append(trial)
+        return found
+
+    @cached_property
+    def rankings(self) -> dict[str, pd.DataFrame]:
+        """Ranking by board."""
+        return {board.slug: table.rank(board, np.random.default_rng(0)) for board in self.boards}
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Every row, the ones that rank best on any board first: the order of the palette."""
+        best: dict[str, int] = {}
+        for ranking in self.rankings.values():
+            for row, rank in zip(ranking["row"], ranking["rank"], strict=True):
+                best[row] = min(rank, best.get(row, rank))
+        return sorted({trial.row for trial in self.trials}, key=lambda row: (best.get(row, len(best) + 1), row))
+
+    @cached_property
+    def colours(self) -> dict[str, int]:
+        """Place of each row in the palette."""
+        return {row: k for k, row in enumerate(self.rows)}
+
+    @cached_property
+    def p_values(self) -> dict[tuple[str, str], tuple[list[str], Floats]]:
+        """Rows and the Mann-Whitney p of every pair, by column."""
+        return {
+            key: (list(cells), statistics.mann_whitney_matrix([cell.scores for cell in cells.values()]))
+            for key, cells in self.by_column.items()
+        }
+
+
+def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
+    """Write the site into ``out``; files already there with the same content are left alone.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+    refused : sequence of str
+        Result files left out, with reasons; the page lists them.
+    out : Path
+    data : Path, optional
+        Folder of prepared files, for the raw test sections (default: the user's).
+
+    Returns
+    -------
+    list of str
+        Faults found on the way (section pictures that could not be used).
+    """
+    content = Content(trials, refused)
+    site = _Site(out)
+    for name in ASSETS:
+        site.put(name, (_TEMPLATES / name).read_bytes())
+    everything = site.table("trials", table.frame(trials))
+    pictures = {
+        column.key: sections.make(column, content.by_column[column.key], out, data) for column in content.columns
+    }
+    faults = [fault for made in pictures.values() for fault in made.faults]
+    site.page("index.html", "index.html", **_index(content, site), everything=everything)
+    for column in content.columns:
+        site.page(f"task/{column.slug}.html", "task.html", **_task(content, site, column, pictures[column.key]))
+    for row in content.rows:
+        site.page(f"model/{table.slug(row)}.html", "model.html", **_model(content, site, row))
+        site.page(f"compare/{table.slug(row)}.html", "compare.html", **_compare(content, site, row))
+    site.page("about.html", "about.html", fewest=table.FEWEST_SEEDS, faults=faults, refused=refused)
+    return faults
+
+
+# ---- pages
+
+
+def _index(content: Content, site: _Site) -> dict[str, Any]:
+    return {
+        "boards": [_board(content, site, board) for board in content.boards],
+        "refused": content.refused,
+        "trials": len(content.trials),
+        "tasks": [_column(column) for column in content.columns],
+        "filters": _filters(content),
+        "any_real": any(board.kind != "synthetic" for board in content.boards),
+    }
+
+
+def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
+    ranking = content.rankings[board.slug]
+    ranked = {line["row"]: line for line in ranking.to_dict("records")}
+    reference = BASELINE if BASELINE in board.rows else next(iter(ranked), board.rows[0])
+    span = _span(ranking)
+    order = [*ranked, *(row for row in board.rows if row not in ranked)]
+    marks = {column.slug: _marks(content, column, order) for column in board.columns}
+    lines = []
+    for row in order:
+        line = ranked.get(row)
+        lines.append(
+            {
+                **_row(content, row),
+                "published": row in board.published_rows,
+                "rank": line,
+                "letter": _letters(line["group"]) if line else "",
+                "bar": figures.interval_bar(line["low"], line["mean"], line["high"], *span) if line else "",
+                "missing": board.missing(row),
+                "cells": [
+                    {
+                        **_cell(board.cell(row, column)),
+                        "mark": _mark_words(marks[column.slug], order, row, reference),
+                        "column": column.slug,
+                    }
+                    for column in board.columns
+                ],
+            }
+        )
+    matrix = pd.DataFrame(
+        [
+            {
+                "row": row,
+                "task": column.task,
+                "fingerprint": column.digest,
+                "ranked": row in ranked,
+                **{k: v for k, v in _cell(board.cell(row, column)).items() if not isinstance(v, list)},
+            }
+            for row in order
+            for column in board.columns
+        ]
+    )
+    return {
+        "slug": board.slug,
+        "kind": board.kind,
+        "title": board.title,
+        "synthetic": board.kind == "synthetic",
+        "columns": [_column(column) for column in board.columns],
+        "rows": lines,
+        "ranked": len(ranked),
+        "reference": reference,
+        "references": order,
+        "data": {"rows": order, "marks": marks},
+        "diagram": _diagram(board, ranking),
+        "published": [
+            {
+                "title": row.title,
+                "source": row.source,
+                "scores": [row.scores.get(column.task) for column in board.columns],
+            }
+            for row in (published_for([column.task for column in board.columns]))
+        ],
+        "files": {
+            "ranking": site.table(f"{board.slug}-ranking", ranking),
+            "matrix": site.table(f"{board.slug}-matrix", matrix),
+        },
+    }
+
+
+def _task(content: Content, site: _Site, column: Column, pictures: sections.Sections) -> dict[str, Any]:
+    cells = content.by_column[column.key]
+    alone = Board("open", 0, (column,), {(row, column.key): cell for row, cell in cells.items()}, frozenset())
+    ranking = table.rank(alone, np.random.default_rng(0))
+    ranked = {line["row"]: line for line in ranking.to_dict("records")}
+    order = [*ranked, *(row for row in cells if row not in ranked)]
+    reference = BASELINE if BASELINE in cells else order[0]
+    marks = _marks(content, column, order)
+    lines = [
+        {
+            **_row(content, row),
+            **_cell(cells[row]),
+            "published": any(table.is_published_pairing(trial) for trial in cells[row].trials),
+            "rank": ranked.get(row),
+            "missing": alone.missing(row),
+            "mark": _mark_words(marks, order, row, reference),
+            "classes": _class_scores(cells[row], column),
+            "diagnostics": _diagnostics(cells[row], column),
+        }
+        for row in order
+    ]
+    boxes = [
+        figures.Series(row, content.colours[row], cells[row].scores.tolist(), cells[row].seeds) for row in order
+    ]
+    converged = [curve for row in order if (curve := _curve(row, content.colours[row], cells[row])) is not None]
+    where = "synthetic data" if column.synthetic else "real data"
+    curve_frame = pd.DataFrame(
+        [
+            {"row": row, "seed": trial.result.seed, "iteration": iteration, "score": score}
+            for row in order
+            for trial in cells[row].trials
+            for iteration, score in trial.curve
+        ],
+        columns=["row", "seed", "iteration", "score"],
+    )
+    return {
+        "column": _column(column),
+        "facts": column.facts,
+        "fingerprint": column.fingerprint,
+        "classes": _scored_classes(column),
+        "rows": lines,
+        "reference": reference,
+        "references": order,
+        "data": {"rows": order, "marks": {column.slug: marks}},
+        "boxes": figures.box_plot(boxes, f"Scores on {column.label} over seeds ({where})"),
+        "curves": figures.curves(converged, f"Score against iterations on {column.label} ({where})"),
+        "published": [
+            {"title": row.title, "source": row.source, "score": row.scores[column.task]}
+            for row in published_for([column.task])
+        ],
+        "pictures": pictures,
+        "viewer": _viewer(pictures, order),
+        "legend": [
+            {"name": name, "colour": "#%02x%02x%02x" % sections.colour_of(label), "index": (label - 1) % 7}
+            for label, name in enumerate(column.fingerprint.classes)
+            if label
+        ],
+        "files": {
+            "scores": site.table(
+                f"{column.slug}-scores",
+                pd.DataFrame(
+                    [{"row": row, "seed": s, "score": v} for row in order for s, v in zip(cells[row].seeds, cells[row].scores, strict=True)],
+                    columns=["row", "seed", "score"],
+                ),
+            ),
+            "table": site.table(
+                f"{column.slug}-table",
+                pd.DataFrame(
+                    [
+                        {
+                            "row": line["label"],
+                            **{k: v for k, v in line.items() if isinstance(v, float | int) and k != "rank"},
+                            **{f"iou_{c['name']}": v for c, v in zip(_scored_classes(column), line["classes"], strict=True)},
+                        }
+                        for line in lines
+                    ]
+                ),
+            ),
+            "curves": site.table(f"{column.slug}-curves", curve_frame),
+        },
+    }
+
+
+def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
+    lines = []
+    trials = content.by_row[row]
+    for column in content.columns:
+        cell = content.by_column[column.key].get(row)
+        if cell is None:
+            continue
+        lines.append(
+            {
+                "column": _column(column),
+                **_cell(cell),
+                "published": any(table.is_published_pairing(trial) for trial in cell.trials),
+                "iterations": column.fingerprint.iterations,
+                "seconds": float(np.mean([trial.result.seconds_training for trial in cell.trials])),
+                "seconds_prediction": float(np.mean([trial.result.seconds_prediction for trial in cell.trials])),
+                "memory": max(trial.result.peak_memory_bytes for trial in cell.trials),
+                "command": table.command(cell.trials),
+                "recipe": cell.trials[0].result.recipe,
+                "environment": cell.trials[0].result.environment,
+                "seeds": [
+                    {
+                        "seed": trial.result.seed,
+                        "score": trial.score,
+                        "status": trial.result.status,
+                        "message": trial.result.message,
+                        "done": trial.result.iterations_done,
+                        "file": site.copy(
+                            trial.path, f"results/{column.slug}/{table.slug(row)}/seed-{trial.result.seed}.json"
+                        ),
+                    }
+                    for trial in cell.trials
+                ],
+            }
+        )
+    standing = [
+        {"title": board.title, "slug": board.slug, "synthetic": board.kind == "synthetic", "rank": line}
+        for board in content.boards
+        for line in content.rankings[board.slug].to_dict("records")
+        if line["row"] == row
+    ]
+    return {
+        **{"row": _row(content, row)},
+        "cards": _distinct([trial.result.model for trial in trials]),
+        "tasks": lines,
+        "standing": standing,
+        "files": site.table(f"model-{table.slug(row)}", table.frame(trials)),
+    }
+
+
+def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
+    """Everything about one row against every other, on the tasks that both have under one fingerprint."""
+    against = []
+    lines = []
+    for other in content.rows:
+        if other == row:
+            continue
+        shared = [column for column in content.columns if {row, other} <= content.by_column[column.key].keys()]
+        tests = [
+            (column, pair_of(content.by_column[column.key][row], content.by_column[column.key][other]))
+            for column in shared
+        ]
+        tests = [(column, test) for column, test in tests if test is not None]
+        adjusted = statistics.holm([test.p for _, test in tests if test])
+        entry = []
+        for (column, test), p_holm in zip(tests, adjusted, strict=True):
+            assert test is not None
+            means = [content.by_column[column.key][name].mean for name in (row, other)]
+            medians = [float(np.median(content.by_column[column.key][name].scores)) for name in (row, other)]
+            record = {
+                "task": column.label,
+                "slug": column.slug,
+                "synthetic": column.synthetic,
+                "mean": means[0],
+                "other_mean": means[1],
+                "median": medians[0],
+                "other_median": medians[1],
+                **asdict(test),
+                "a12": test.a12,
+                "p_holm": float(p_holm),
+            }
+            entry.append(record)
+            lines.append({"row": row, "other": other, **record})
+        against.append({"other": other, "slug": table.slug(other), "tests": entry})
+    return {
+        "row": _row(content, row),
+        "others": [{"label": other, "slug": table.slug(other)} for other in content.rows],
+        "data": {"row": row, "against": _clean(against)},
+        "files": site.table(f"compare-{table.slug(row)}", pd.DataFrame(lines)),
+    }
+
+
+def pair_of(first: Cell, second: Cell) -> statistics.Comparison | None:
+    """Return two rows of one column compared; ``None`` where either has no finished trial."""
+    if not len(first.scores) or not len(second.scores):
+        return None
+    return statistics.compare(first.scores, second.scores)
+
+
+# ---- parts of pages
+
+
+def _row(content: Content, row: str) -> dict[str, Any]:
+    name, _, changed = row.partition("@")
+    trials = content.by_row[row]
+    card = trials[0].result.model
+    return {
+        "label": row,
+        "name": name,
+        "changed": changed.replace(",", ", "),
+        "slug": table.slug(row),
+        "title": card.title,
+        "family": card.family,
+        "pretraining": card.pretraining,
+        "parameters": card.parameters,
+        "licence": card.licence,
+        "hours": sum(trial.result.seconds_training for trial in trials) / 3600,
+        "colour": content.colours[row],
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    scores = cell.scores
+    q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75]) if len(scores) else (nan, nan, nan)
+    plain = [trial.result.final.plain_score for trial in cell.trials if trial.result.final is not None]
+    known = [value for value in plain if value is not None]
+    return {
+        "n": len(scores),
+        "diverged": len(cell.diverged),
+        "diverged_seeds": cell.diverged,
+        "mean": cell.mean,
+        "spread": cell.spread,
+        "median": float(median),
+        "q1": float(q1),
+        "q3": float(q3),
+        "smallest": float(scores.min()) if len(scores) else nan,
+        "largest": float(scores.max()) if len(scores) else nan,
+        "plain": float(np.mean(known)) if known else nan,
+        "tuned": cell.mean_of("tuned"),
+        "average_precision": cell.mean_of("average_precision"),
+        "artefacts": cell.artefacts,
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "label": column.label,
+        "title": column.title,
+        "slug": column.slug,
+        "task": column.task,
+        "digest": column.digest,
+        "synthetic": column.synthetic,
+        "iterations": column.fingerprint.iterations,
+    }
+
+
+def _scored_classes(column: Column) -> list[dict[str, Any]]:
+    names = column.fingerprint.classes
+    return [
+        {"label": label, "name": names[label] if label < len(names) else str(label)}
+        for label in column.fingerprint.scoring["classes"]
+    ]
+
+
+def _class_scores(cell: Cell, column: Column) -> list[float]:
+    finals = [trial.result.final for trial in cell.trials]
+    return [
+        _mean_or_nan([final.class_iou.get(label) for final in finals if final is not None])
+        for label in column.fingerprint.scoring["classes"]
+    ]
+
+
+def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:
+    """Return the threshold-free figures per class, each a mean over seeds."""
+    finals = [trial.result.final for trial in cell.trials if trial.result.final is not None]
+    return [
+        {
+            "name": each["name"],
+            "iou": _mean_or_nan([final.class_iou.get(each["label"]) for final in finals]),
+            **{
+                name: _mean_or_nan([(getattr(final.diagnostics, name) or {}).get(each["label"]) for final in finals])
+                for name in ("average_precision", "tuned_iou", "threshold", "largest_score")
+            },
+        }
+        for each in _scored_classes(column)
+    ]
+
+
+def _curve(row: str, colour: int, cell: Cell) -> figures.Curve | None:
+    """Return the curve over the snapshots that every finished trial has."""
+    finished = [dict(trial.curve) for trial in cell.trials if trial.score is not None]
+    if not finished:
+        return None
+    iterations = sorted(set.intersection(*(set(each) for each in finished)))
+    if not iterations:
+        return None
+    values = np.array([[each[i] for i in iterations] for each in finished])
+    return figures.Curve(
+        row, colour, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    )
+
+
+def _viewer(pictures: sections.Sections, order: Sequence[str]) -> dict[str, Any] | None:
+    if not pictures.sections:
+        return None
+    rows = [row for row in order if any(row in section.predictions for section in pictures.sections)]
+    return {
+        "rows": rows,
+        "sections": [
+            {
+                "item": section.item,
+                "index": section.index,
+                "image": section.image,
+                "truth": section.truth,
+                "step": section.step,
+                "predictions": {row: asdict(each) for row, each in section.predictions.items()},
+            }
+            for section in pictures.sections
+        ],
+    }
+
+
+def _diagram(board: Board, ranking: pd.DataFrame) -> dict[str, Any] | None:
+    """Return Friedman, Nemenyi and the critical-difference diagram where there are enough rows and tasks."""
+    rows = list(ranking["row"])
+    if len(rows) < 3 or len(board.columns) < 2:
+        return None
+    scores = np.array([[board.cell(row, column).mean for row in rows] for column in board.columns])
+    test = statistics.friedman(scores)
+    title = f"Mean ranks over {len(board.columns)} tasks: {board.title}"
+    return {
+        "p": test.p,
+        "difference": test.critical_difference,
+        "figure": figures.critical_difference(rows, test.mean_ranks, test.critical_difference, title),
+    }
+
+
+def _marks(content: Content, column: Column, order: Sequence[str]) -> str:
+    """Return one character per ordered pair of rows: the verdict of row i against row j at ``i * K + j``.
+
+    ``2``/``1`` better with two stars or one, ``B``/``A`` worse, ``0`` not distinguished, ``t`` n too small, ``-`` no
+    comparison.
+    """
+    rows, p_values = content.p_values[column.key]
+    place = {row: k for k, row in enumerate(rows)}
+    cells = content.by_column[column.key]
+    signs = []
+    for one in order:
+        for other in order:
+            if one == other or one not in place or other not in place:
+                signs.append("-")
+                continue
+            p = p_values[place[one], place[other]]
+            first, second = cells[one], cells[other]
+            if isnan(p):
+                signs.append("-")
+            elif (said := statistics.verdict(p, len(first.scores), len(second.scores))) != "different":
+                signs.append(_CODES[said])
+            else:
+                better = statistics.cliffs_delta(first.scores, second.scores) > 0
+                code = _CODES[said + statistics.stars(p)]
+                signs.append(code if better else {"2": "B", "1": "A"}[code])
+    return "".join(signs)
+
+
+MARKS = {
+    "2": ("▲**", "better, p < 0.01"),
+    "1": ("▲*", "better, p < 0.05"),
+    "B": ("▼**", "worse, p < 0.01"),
+    "A": ("▼*", "worse, p < 0.05"),
+    "0": ("ns", "not distinguished"),
+    "t": ("n!", "n too small to tell"),
+    "-": ("", ""),
+}
+"""Sign and words of every mark; the script of the page has the same table from the page itself."""
+
+
+def _mark_words(marks: str, order: Sequence[str], row: str, reference: str) -> tuple[str, str]:
+    return MARKS[marks[order.index(row) * len(order) + order.index(reference)]]
+
+
+def _filters(content: Content) -> dict[str, list[str]]:
+    cards = [trial.result.model for trial in content.trials]
+    return {
+        "family": sorted({card.family for card in cards}),
+        "pretraining": sorted({card.pretraining for card in cards}),
+        "licence": sorted({card.licence for card in cards}),
+    }
+
+
+def _span(ranking: pd.DataFrame) -> tuple[float, float]:
+    if ranking.empty:
+        return 0.0, 1.0
+    values = ranking[["mean", "low", "high"]].to_numpy(float)
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def _letters(group: int) -> str:
+    """Return A, B, … Z, AA, … for 1, 2, …"""
+    name = ""
+    while group:
+        group, rest = divmod(group - 1, 26)
+        name = chr(65 + rest) + name
+    return name
+
+
+def _mean_or_nan(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else nan
+
+
+def _distinct(cards: Sequence[ModelCard]) -> list[ModelCard]:
+    return list({card.model_dump_json(): card for card in cards}.values())
+
+
+def _clean(value: Any) -> Any:
+    """Return a value as JSON can hold it: NaN becomes ``None``, NumPy scalars Python's."""
+    if isinstance(value, Mapping):
+        return {str(key): _clean(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(each) for each in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+# ---- writing
+
+
+class _Site:
+    """The folder being written."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._templates = Environment(
+            loader=FileSystemLoader(_TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "score": _score,
+            "count": _count,
+            "duration": _duration,
+            "memory": _memory,
+            "p": _p,
+            "facts": _facts,
+        }
+        self._templates.globals["MARKS"] = MARKS
+
+    def put(self, name: str, content: bytes | str) -> None:
+        """Write a file unless it is there already with this content."""
+        path = self.out / name
+        encoded = content.encode() if isinstance(content, str) else content
+        if not path.is_file() or path.read_bytes() != encoded:
+            write_atomic(path, encoded)
+
+    def page(self, name: str, template: str, **context: Any) -> None:
+        """Render a template; ``root`` leads from the page to the site's folder."""
+        root = "../" * name.count("/")
+        self.put(name, self._templates.get_template(template).render(root=root, page=name, **context))
+
+    def table(self, name: str, frame: pd.DataFrame) -> dict[str, str]:
+        """Write a table as CSV and JSON and return their paths in the site."""
+        paths = {"csv": f"data/{name}.csv", "json": f"data/{name}.json"}
+        buffer = io.StringIO()
+        frame.map(_harmless).to_csv(buffer, index=False, lineterminator="\n")
+        self.put(paths["csv"], buffer.getvalue())
+        records = [_clean(record) for record in frame.to_dict("records")]
+        self.put(paths["json"], json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return paths
+
+    def copy(self, source: Path, name: str) -> str:
+        """Copy a result file into the site unless an equally old one of its size is there."""
+        path = self.out / name
+        facts = source.stat()
+        if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, path)
+        return name
+
+
+def _harmless(value: Any) -> Any:
+    """Keep a text from being run as a formula by a spreadsheet."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _score(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None or isnan(value) else f"{value:.4f}" if value >= 0.0001 else f"{value:.0e}"
+
+
+def _count(value: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.1f} {letter}"
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _facts(value: Any) -> str:
+    """Write a nested value as short text: ``window 224, batch 4``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_facts(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_facts(each) for each in value)
+    return "–" if value is None else str(value)
+

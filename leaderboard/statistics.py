@@ -1,0 +1,408 @@
+"""Statistics of scores: pure functions of arrays, with the random generator passed in.
+
+A *sample* is the scores of one row on one task, one per seed. Differences are ``first - second``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb, floor, inf, isnan, nan, sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Verdict = Literal["different", "not distinguished", "n too small"]
+
+LEVEL = 0.05
+EXACT_AT_MOST = 40
+"""Pooled size up to which null distributions are enumerated; above it they are approximated by a normal."""
+
+
+# ---- two samples
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two samples compared.
+
+    ``shift`` is the Hodges-Lehmann estimate of ``first - second`` with its interval (NaN where n is too small),
+    ``delta`` Cliff's delta, ``p`` the two-sided Mann-Whitney U test's.
+    """
+
+    n: int
+    m: int
+    p: float
+    smallest_p: float
+    verdict: Verdict
+    stars: str
+    shift: float
+    low: float
+    high: float
+    delta: float
+
+    @property
+    def a12(self) -> float:
+        """Vargha and Delaney's A12: the probability that a run of the first beats one of the second."""
+        return (self.delta + 1) / 2
+
+
+def compare(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Comparison:
+    """Compare two samples in every way that the board shows."""
+    x, y = _sample(first), _sample(second)
+    p = mann_whitney(x, y)
+    shift, low, high = hodges_lehmann(x, y, level)
+    return Comparison(
+        n=len(x),
+        m=len(y),
+        p=p,
+        smallest_p=smallest_p(len(x), len(y)),
+        verdict=verdict(p, len(x), len(y), level),
+        stars=stars(p),
+        shift=shift,
+        low=low,
+        high=high,
+        delta=cliffs_delta(x, y),
+    )
+
+
+def mann_whitney(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the p-value of the two-sided Mann-Whitney U test (protocol 5).
+
+    Exact without ties (scipy) and, conditionally on the ties, with them (mid-ranks enumerated); the normal
+    approximation with tie correction when more than 40 scores are pooled.
+    """
+    x, y = _sample(first), _sample(second)
+    return float(_mann_whitney_many(x[None], y[None])[0, 0])
+
+
+def mann_whitney_matrix(samples: Sequence[ArrayLike]) -> Floats:
+    """Return the p-value of every pair of samples.
+
+    Parameters
+    ----------
+    samples : sequence of K samples
+        An empty sample gives NaN.
+
+    Returns
+    -------
+    ndarray, shape (K, K), symmetric
+    """
+    scores = [_sample(each) for each in samples]
+    sizes = sorted({len(each) for each in scores} - {0})
+    p_values = np.full((len(scores), len(scores)), nan)
+    members = {n: [k for k, each in enumerate(scores) if len(each) == n] for n in sizes}
+    stacked = {n: np.stack([scores[k] for k in members[n]]) for n in sizes}
+    for n in sizes:
+        for m in sizes:
+            if n <= m:
+                block = _mann_whitney_many(stacked[n], stacked[m])
+                p_values[np.ix_(members[n], members[m])] = block
+                p_values[np.ix_(members[m], members[n])] = block.T
+    return p_values
+
+
+def smallest_p(n: int, m: int) -> float:
+    """Return the smallest two-sided p that a Mann-Whitney test of ``n`` against ``m`` scores can reach."""
+    return min(1.0, 2 / comb(n + m, n))
+
+
+def verdict(p: float, n: int, m: int, level: float = LEVEL) -> Verdict:
+    """Return what a p-value says; ``n too small`` where no data of this size could have reached the level."""
+    if smallest_p(n, m) >= level:
+        return "n too small"
+    return "different" if p < level else "not distinguished"
+
+
+def stars(p: float) -> str:
+    """Return the marks of the paper: ``*`` for p < 0.05, ``**`` for p < 0.01 (protocol 5)."""
+    return "**" if p < 0.01 else "*" if p < 0.05 else ""
+
+
+def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
+    """Return the median of all differences ``first - second`` and its ``1 - level`` interval.
+
+    The interval holds the shifts that the two-sided Mann-Whitney test does not reject, so it is exact up to 40
+    pooled scores without ties; NaN where the test cannot reach ``level``.
+    """
+    x, y = _sample(first), _sample(second)
+    differences = np.sort(np.subtract.outer(x, y).ravel())
+    k = _critical_count(len(x), len(y), level)
+    estimate = float(np.median(differences))
+    if k < 1:
+        return estimate, nan, nan
+    return estimate, float(differences[k - 1]), float(differences[-k])
+
+
+def cliffs_delta(first: ArrayLike, second: ArrayLike) -> float:
+    """Return P(first > second) - P(first < second): 1 when every run of the first beats every one of the second."""
+    x, y = _sample(first), _sample(second)
+    return float(np.sign(np.subtract.outer(x, y)).mean())
+
+
+def non_inferior(first: ArrayLike, second: ArrayLike, margin: float, level: float = LEVEL) -> Verdict | Literal["non-inferior"]:
+    """Whether ``first`` is worse than ``second`` by less than ``margin``, one-sided at ``level``.
+
+    Returns
+    -------
+    {"non-inferior", "not distinguished", "n too small"}
+        The second when the data leave a larger loss possible.
+    """
+    x, y = _sample(first), _sample(second)
+    if smallest_p(len(x), len(y)) / 2 >= level:
+        return "n too small"
+    _, low, _ = hodges_lehmann(x, y, 2 * level)
+    return "non-inferior" if low > -margin else "not distinguished"
+
+
+def signed_rank(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the p-value of the two-sided Wilcoxon signed-rank test of pairs; 1 when all pairs are equal."""
+    x, y = _sample(first), _sample(second)
+    return 1.0 if np.array_equal(x, y) else float(stats.wilcoxon(x, y).pvalue)
+
+
+def percent_difference(means: Mapping[str, float], baseline: str, otherwise: str) -> tuple[dict[str, float], str | None]:
+    """Return each row's difference from the baseline in percent, and against which row it was taken.
+
+    Against ``otherwise`` where the baseline scores 0.000, as the paper does on CREMI (protocol 5, Figure S1);
+    nothing and ``None`` where neither is there or above 0.000.
+    """
+    for reference in (baseline, otherwise):
+        against = means.get(reference, nan)
+        if not isnan(against) and round(against, 3) > 0:
+            return {row: 100 * (mean - against) / against for row, mean in means.items()}, reference
+    return {}, None
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Return p-values adjusted for their number by Holm's step-down method; NaN is passed through and not counted."""
+    p = np.asarray(p_values, float)
+    flat = p.ravel()
+    known = np.flatnonzero(~np.isnan(flat))
+    order = known[np.argsort(flat[known], kind="stable")]
+    adjusted = flat.copy()
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(flat[order] * np.arange(len(order), 0, -1)))
+    return adjusted.reshape(p.shape)
+
+
+# ---- one row over several tasks
+
+
+def bootstrap_means(
+    samples: Sequence[ArrayLike], generator: np.random.Generator, draws: int = 10_000, level: float = LEVEL
+) -> Floats:
+    """Return bootstrap draws of the mean over tasks of the mean over seeds.
+
+    Seeds are resampled within each task (stratified). With few seeds the plain percentile interval is too narrow,
+    so residuals are scaled by sqrt(n / (n - 1)) and the draws widened by the ratio of the t to the normal quantile
+    at Satterthwaite's degrees of freedom (Hesterberg 2015, the expanded percentile interval): quantiles of the
+    draws at ``level / 2`` and ``1 - level / 2`` then keep their promise for five seeds as for fifty.
+
+    Parameters
+    ----------
+    samples : sequence of samples, one per task
+    generator : numpy.random.Generator
+    draws : int
+    level : float
+        At which quantiles will be taken.
+
+    Returns
+    -------
+    ndarray, shape (draws,)
+        NaN when a sample has fewer than two scores: one run says nothing of the spread.
+    """
+    scores = [_sample(each) for each in samples]
+    if not scores or min(len(each) for each in scores) < 2:
+        return np.full(draws, nan)
+    centre = float(np.mean([each.mean() for each in scores]))
+    deviation = np.zeros(draws)
+    for each in scores:
+        n = len(each)
+        picked = generator.integers(0, n, (draws, n), dtype=np.uint16)
+        residuals = (each - each.mean()) * sqrt(n / (n - 1)) / len(scores)
+        deviation += residuals[picked].mean(axis=1)
+    return centre + deviation * _widening(scores, level)
+
+
+def interval(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap draws; NaN for NaN draws."""
+    if np.isnan(draws).any():
+        return nan, nan
+    low, high = np.quantile(draws, [level / 2, 1 - level / 2])
+    return float(low), float(high)
+
+
+def rank_intervals(draws: Floats, level: float = LEVEL) -> NDArray[np.int64]:
+    """Return for each row the ranks that its bootstrap draws take.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (draws, rows)
+        The larger the better; a row of NaN (a single run) may hold any rank.
+
+    Returns
+    -------
+    ndarray, shape (rows, 2)
+        Best and worst rank at ``1 - level``, 1 the best.
+    """
+    rows = draws.shape[1]
+    known = ~np.isnan(draws).any(axis=0)
+    ranges = np.tile([1, rows], (rows, 1))
+    if known.any():
+        ranks = stats.rankdata(-draws[:, known], method="min", axis=1)
+        low = np.quantile(ranks, level / 2, axis=0, method="lower")
+        high = np.quantile(ranks, 1 - level / 2, axis=0, method="higher")
+        ranges[known] = np.stack([low, high + (~known).sum()], axis=1).astype(int)
+    return ranges
+
+
+def tie_groups(draws: Floats, centres: ArrayLike, level: float = LEVEL) -> list[int]:
+    """Return a group number per row; rows of a group cannot be told from its best row.
+
+    From the best row down: a row joins the current group while the interval of its difference from the group's
+    best row includes 0, else it opens the next group.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (draws, rows)
+        NaN draws cannot be told from anything.
+    centres : array, shape (rows,)
+        The estimates, in any order.
+    """
+    means = np.asarray(centres, float)
+    groups = [0] * len(means)
+    leader, group = -1, 0
+    for row in np.argsort(-means, kind="stable"):
+        if leader < 0 or interval(draws[:, leader] - draws[:, row], level)[0] > 0:
+            leader, group = int(row), group + 1
+        groups[row] = group
+    return groups
+
+
+def interquartile_mean(samples: Sequence[ArrayLike]) -> float:
+    """Return the mean of the middle half of all runs on all tasks (Agarwal et al. 2021)."""
+    return float(stats.trim_mean(np.concatenate([_sample(each) for each in samples]), 0.25))
+
+
+def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
+    """Return the mean over tasks of A12: how probably a run of the first beats one of the second."""
+    return float(np.mean([(cliffs_delta(x, y) + 1) / 2 for x, y in zip(first, second, strict=True)]))
+
+
+# ---- several rows over several tasks
+
+
+@dataclass(frozen=True)
+class Friedman:
+    """The Friedman test with Nemenyi's comparisons (Demsar 2006).
+
+    ``mean_ranks`` per row (1 is best); ``critical_difference`` of two mean ranks at the level; ``pairs`` the
+    (rows, rows) Nemenyi p-values.
+    """
+
+    p: float
+    mean_ranks: Floats
+    critical_difference: float
+    pairs: Floats
+
+
+def mean_ranks(scores: Floats) -> Floats:
+    """Return each row's rank averaged over tasks from (tasks, rows) scores; 1 is best, ties share their mean."""
+    return stats.rankdata(-scores, axis=1).mean(axis=0)
+
+
+def friedman(scores: Floats, level: float = LEVEL) -> Friedman:
+    """Test whether rows differ over tasks.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (tasks, rows)
+        At least two tasks and three rows.
+    """
+    import pandas as pd
+    from scikit_posthocs import posthoc_nemenyi_friedman
+
+    tasks, rows = scores.shape
+    pairs = posthoc_nemenyi_friedman(pd.DataFrame(scores)).to_numpy(float)
+    return Friedman(
+        p=float(stats.friedmanchisquare(*scores.T).pvalue),
+        mean_ranks=mean_ranks(scores),
+        critical_difference=critical_difference(rows, tasks, level),
+        pairs=pairs,
+    )
+
+
+def critical_difference(rows: int, tasks: int, level: float = LEVEL) -> float:
+    """Return Nemenyi's critical difference of mean ranks."""
+    quantile = float(stats.studentized_range.ppf(1 - level, rows, inf)) / sqrt(2)
+    return quantile * sqrt(rows * (rows + 1) / (6 * tasks))
+
+
+# ---- the parts
+
+
+def _sample(scores: ArrayLike) -> Floats:
+    sample = np.asarray(scores, float)
+    if sample.ndim != 1 or not np.isfinite(sample).all():
+        raise ValueError(f"a sample is a list of finite scores, not {sample!r}")
+    return sample
+
+
+def _mann_whitney_many(x: Floats, y: Floats) -> Floats:
+    """Return p (A, B) for samples x (A, n) against y (B, m)."""
+    n, m = x.shape[1], y.shape[1]
+    large = n + m > EXACT_AT_MOST
+    p = np.empty((len(x), len(y)))
+    for a, sample in enumerate(x):
+        pooled = np.concatenate([np.broadcast_to(sample, (len(y), n)), y], axis=1)
+        tied = (np.diff(np.sort(pooled, axis=1), axis=1) == 0).any(axis=1)
+        plain = ~tied if not large else np.full(len(y), True)
+        if plain.any():
+            with np.errstate(invalid="ignore", divide="ignore"):
+                method: Literal["exact", "asymptotic"] = "asymptotic" if large else "exact"
+                p[a, plain] = stats.mannwhitneyu(sample[None], y[plain], axis=1, method=method).pvalue
+        for b in np.flatnonzero(~plain):
+            doubled = (2 * stats.rankdata(pooled[b])).astype(int)
+            p[a, b] = _exact_p(tuple(sorted(doubled.tolist())), n, int(doubled[:n].sum()))
+    # All scores equal: the asymptotic statistic is 0/0, and nothing speaks against equality.
+    return np.where(np.isnan(p), 1.0, p)
+
+
+@lru_cache(maxsize=4096)
+def _rank_sums(ranks: tuple[int, ...], n: int) -> Floats:
+    """Return how many of the choices of ``n`` among ``ranks`` have each sum, as probabilities."""
+    counts = np.zeros((n + 1, sum(ranks) + 1))
+    counts[0, 0] = 1
+    for rank in ranks:
+        for size in range(n, 0, -1):
+            counts[size, rank:] += counts[size - 1, : counts.shape[1] - rank]
+    return counts[n] / comb(len(ranks), n)
+
+
+def _exact_p(doubled_ranks: tuple[int, ...], n: int, doubled_sum: int) -> float:
+    probabilities = _rank_sums(doubled_ranks, n)
+    centre = n * (len(doubled_ranks) + 1)
+    distance = np.abs(np.arange(len(probabilities)) - centre)
+    return float(min(1.0, probabilities[distance >= abs(doubled_sum - centre)].sum()))
+
+
+def _critical_count(n: int, m: int, level: float) -> int:
+    """Return the largest k with P(U <= k - 1) <= level / 2; 0 when there is none."""
+    if n + m > EXACT_AT_MOST:
+        spread = sqrt(n * m * (n + m + 1) / 12)
+        return floor(n * m / 2 - float(stats.norm.ppf(1 - level / 2)) * spread)
+    below = np.cumsum(_rank_sums(tuple(range(1, n + m + 1)), n)[n * (n + 1) // 2 :])
+    return int((below <= level / 2 + 1e-12).sum())
+
+
+def _widening(samples: Sequence[Floats], level: float) -> float:
+    variances = np.array([each.var(ddof=1) / len(each) for each in samples])
+    freedoms = np.array([len(each) - 1 for each in samples])
+    if not variances.any():
+        return 1.0
+    freedom = variances.sum() ** 2 / (variances**2 / freedoms).sum()
+    return float(stats.t.ppf(1 - level / 2, freedom) / stats.norm.ppf(1 - level / 2))

@@ -1,0 +1,546 @@
+"""Result files → trials → boards: who may be ranked against whom, and what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from embench.errors import BadInput
+from embench.recipe import find_recipe
+from embench.results import EPSILON, Fingerprint, SnapshotScore, TrialResult, digest_of, iou, load, result_files
+from embench.task import Task
+from embench.tasks import find_task
+from leaderboard import statistics
+from leaderboard.statistics import Floats
+
+Kind = Literal["published", "open", "synthetic"]
+KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
+FEWEST_SEEDS = 3
+"""Runs per task that a ranked row needs (protocol 5: Table 1 has means of three runs)."""
+NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
+"""A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One result file, reduced to what the board shows: counts, loss curve and early snapshots are dropped.
+
+    Parameters
+    ----------
+    path : Path
+        The result file.
+    result : TrialResult
+        With at most the last snapshot, without its counts.
+    row : str
+        The leaderboard row: model, recipe where it is not the model's own, and stated overrides of the recipe,
+        as in ``unet-resnet50+retina@crop=96,batch=8``.
+    digest : str
+        Of the fingerprint.
+    kind : {"published", "open", "synthetic"}
+    curve : tuple of (int, float)
+        Iteration and score of every snapshot.
+    image_scores : dict
+        Score by test image.
+    """
+
+    path: Path
+    result: TrialResult
+    row: str
+    digest: str
+    kind: Kind
+    curve: tuple[tuple[int, float], ...]
+    image_scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Task and fingerprint digest: only trials of one column may be compared."""
+        return self.result.task, self.digest
+
+    @property
+    def score(self) -> float | None:
+        """The protocol's score; ``None`` when the trial diverged."""
+        return self.result.score
+
+    @property
+    def tuned(self) -> float | None:
+        """Mean IoU over the task's classes at the thresholds chosen on training images."""
+        return _mean(self._diagnostics("tuned_iou"))
+
+    @property
+    def average_precision(self) -> float | None:
+        """Mean average precision over the task's classes that have test pixels."""
+        return _mean(self._diagnostics("average_precision"))
+
+    @property
+    def artefact(self) -> bool:
+        """Whether the score is near 0 only because of the threshold."""
+        return (
+            self.score is not None
+            and self.tuned is not None
+            and self.score <= NEAR_ZERO
+            and self.tuned >= self.score + CLEARLY_LARGER
+        )
+
+    def _diagnostics(self, name: str) -> list[float | None]:
+        final = self.result.final
+        values = None if final is None else getattr(final.diagnostics, name)
+        return [values.get(label) for label in self.result.fingerprint.scoring["classes"]] if values else []
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task under one fingerprint."""
+
+    task: str
+    digest: str
+    label: str
+    fingerprint: Fingerprint
+    synthetic: bool
+    facts: Task | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Task and fingerprint digest."""
+        return self.task, self.digest
+
+    @property
+    def slug(self) -> str:
+        """Name of its page."""
+        return f"{self.task}-{self.digest}"
+
+    @property
+    def title(self) -> str:
+        """Human name."""
+        return self.facts.title if self.facts else self.task
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The trials of one row in one column, in order of seed."""
+
+    trials: tuple[Trial, ...]
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Scores of the trials that finished."""
+        return np.array([trial.score for trial in self.trials if trial.score is not None], float)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the trials that finished."""
+        return [trial.result.seed for trial in self.trials if trial.score is not None]
+
+    @property
+    def diverged(self) -> list[int]:
+        """Seeds of the trials that did not."""
+        return [trial.result.seed for trial in self.trials if trial.score is None]
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN when none finished."""
+        return float(self.scores.mean()) if len(self.scores) else float("nan")
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds (n - 1); NaN below two."""
+        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def artefacts(self) -> int:
+        """How many scores are near 0 only because of the threshold."""
+        return sum(trial.artefact for trial in self.trials)
+
+    def mean_of(self, measure: str) -> float:
+        """Return the mean over seeds of ``score``, ``tuned``, ``average_precision``; NaN without any."""
+        value = _mean(getattr(trial, measure) for trial in self.trials)
+        return float("nan") if value is None else value
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows that may share a ranking, over columns of different tasks.
+
+    ``layer`` counts boards of a kind: each has one fingerprint of a task, the next holds the task's next one.
+    """
+
+    kind: Kind
+    layer: int
+    columns: tuple[Column, ...]
+    cells: dict[tuple[str, tuple[str, str]], Cell]
+    published_rows: frozenset[str]
+
+    @property
+    def slug(self) -> str:
+        """Name of its section and files."""
+        return self.kind if self.layer == 0 else f"{self.kind}-{self.layer + 1}"
+
+    @property
+    def title(self) -> str:
+        """Heading."""
+        heading = {
+            "published": "Published pairings on real data",
+            "open": "Open track on real data",
+            "synthetic": "Synthetic data",
+        }[self.kind]
+        return heading if self.layer == 0 else f"{heading}: further budgets or data ({self.layer + 1})"
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Every row with a trial in any column, by name."""
+        return sorted({row for row, _ in self.cells})
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """Rows from which nothing is missing."""
+        return [row for row in self.rows if not self.missing(row)]
+
+    def cell(self, row: str, column: Column) -> Cell:
+        """Return the trials of a row in a column, maybe none."""
+        return self.cells.get((row, column.key), Cell(()))
+
+    def missing(self, row: str) -> list[str]:
+        """Return what keeps a row from being ranked, one phrase per fault.
+
+        A task without a trial, a diverged trial, fewer than three seeds on a task, or a seed that the row has on
+        another task only.
+        """
+        faults: list[str] = []
+        cells = [(column, self.cell(row, column)) for column in self.columns]
+        if absent := [column.label for column, cell in cells if not cell.trials]:
+            faults.append("no trial on " + ", ".join(absent))
+        everywhere = {trial.result.seed for _, cell in cells for trial in cell.trials}
+        for column, cell in cells:
+            if not cell.trials:
+                continue
+            if cell.diverged:
+                faults.append(f"{column.label}: seed {_list(cell.diverged)} diverged")
+            if lacking := everywhere - {trial.result.seed for trial in cell.trials}:
+                faults.append(f"{column.label}: no seed {_list(lacking)}")
+            elif len(cell.trials) < FEWEST_SEEDS:
+                faults.append(f"{column.label}: {len(cell.trials)} of at least {FEWEST_SEEDS} seeds")
+        return faults
+
+
+def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
+    """Read every result under ``folders``, one at a time.
+
+    Returns
+    -------
+    trials : list of Trial
+        In order of path.
+    refused : list of str
+        One line per file left out, with the reason: unusable, or a trial that another file already holds.
+    """
+    trials: list[Trial] = []
+    refused: list[str] = []
+    seen: set[Path] = set()
+    for path in result_files(folders):
+        if (resolved := path.resolve()) in seen:
+            continue
+        seen.add(resolved)
+        try:
+            trials.append(trial_of(load(path), path))
+        except BadInput as error:
+            refused += error.lines
+        except OSError as error:
+            refused.append(f"{path}: cannot be read ({error.strerror})")
+    trials, duplicates = distinct(trials)
+    return trials, refused + duplicates
+
+
+def trial_of(result: TrialResult, path: Path) -> Trial:
+    """Return the board's view of a result."""
+    final = result.final
+    task = known_task(result.task)
+    changed = overrides(result.recipe, task)
+    own = result.pairing == "default" and not changed and result.track == "published"
+    synthetic = result.synthetic or (task is not None and task.synthetic)
+    kept = () if final is None else (final.model_copy(update={"images": ()}),)
+    return Trial(
+        path=path,
+        result=result.model_copy(update={"snapshots": kept, "loss_curve": ()}),
+        row=result.row + (f"@{changed}" if changed else ""),
+        digest=result.fingerprint.digest,
+        kind="synthetic" if synthetic else "published" if own else "open",
+        curve=tuple((snapshot.iteration, snapshot.score) for snapshot in result.snapshots),
+        image_scores={} if final is None else _image_scores(result, final),
+    )
+
+
+def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """Give rows of different recipes or weights different names, and refuse second files of one trial.
+
+    Where a row has trials of one column made in several ways, the names of all its trials get a suffix: the
+    first digits of the weights' hash, or of the recipe's digest where the weights agree.
+    """
+    ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str]]] = defaultdict(set)
+    for trial in trials:
+        ways[trial.row, trial.column].add(_way(trial))
+    by_weights = {row for (row, _), found in ways.items() if len({weights for weights, _ in found}) > 1}
+    by_recipe = {row for (row, _), found in ways.items() if len({recipe for _, recipe in found}) > 1}
+    kept: dict[tuple[str, tuple[str, str], int], Trial] = {}
+    refused = []
+    for trial in trials:
+        weights, recipe = _way(trial)
+        suffix = (f"#weights={weights[:6]}" if trial.row in by_weights else "") + (
+            f"#recipe={recipe[:6]}" if trial.row in by_recipe else ""
+        )
+        named = replace(trial, row=trial.row + suffix)
+        key = (named.row, named.column, named.result.seed)
+        if key in kept:
+            refused.append(f"{trial.path}: the same trial as {kept[key].path}; keep one of them")
+        else:
+            kept[key] = named
+    return list(kept.values()), refused
+
+
+def boards(trials: Sequence[Trial]) -> list[Board]:
+    """Group trials into boards: by track, by synthetic or real, and one fingerprint per task.
+
+    The published board holds the published pairings alone; the open board every pairing on the fingerprints that
+    the open track uses, so that a pairing can be ranked against the published one.
+    """
+    columns = columns_of(trials)
+    found = []
+    for kind in KINDS:
+        keys = {trial.column for trial in trials if trial.kind == kind}
+        members = [
+            trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")
+        ]
+        for layer, chosen in enumerate(_layers(members)):
+            inside = [trial for trial in members if trial.column in chosen]
+            found.append(
+                Board(
+                    kind=kind,
+                    layer=layer,
+                    columns=tuple(column for column in columns if column.key in chosen),
+                    cells=cells_of(inside),
+                    published_rows=frozenset(trial.row for trial in inside if is_published_pairing(trial)),
+                )
+            )
+    return found
+
+
+def is_published_pairing(trial: Trial) -> bool:
+    """Whether the model ran under its own recipe, without overrides, for the published budget."""
+    return trial.result.track == "published" and trial.result.pairing == "default" and "@" not in trial.row
+
+
+def cells_of(trials: Iterable[Trial]) -> dict[tuple[str, tuple[str, str]], Cell]:
+    """Return the trials by row and column, each in order of seed."""
+    groups: defaultdict[tuple[str, tuple[str, str]], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.row, trial.column].append(trial)
+    return {key: Cell(tuple(sorted(group, key=lambda trial: trial.result.seed))) for key, group in groups.items()}
+
+
+def columns_of(trials: Iterable[Trial]) -> list[Column]:
+    """Return every task under every fingerprint, by task name and budget, each with a label of its own."""
+    first: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.column, trial)
+    tasks = Counter(task for task, _ in first)
+    budgets = Counter((task, trial.result.fingerprint.iterations) for (task, _), trial in first.items())
+    found = []
+    for (task, digest), trial in first.items():
+        mark = trial.result.fingerprint
+        label = task if tasks[task] == 1 else f"{task}, {mark.iterations} iterations"
+        label += f", {digest[:6]}" if budgets[task, mark.iterations] > 1 else ""
+        found.append(Column(task, digest, label, mark, trial.kind == "synthetic", known_task(task)))
+    return sorted(found, key=lambda column: (_order(column.task), column.fingerprint.iterations, column.digest))
+
+
+def frame(trials: Iterable[Trial]) -> pd.DataFrame:
+    """Return one line per trial: what the statistics and the downloads start from."""
+    return pd.DataFrame(
+        [
+            {
+                "row": trial.row,
+                "model": trial.result.model.name,
+                "pairing": trial.result.pairing,
+                "kind": trial.kind,
+                "task": trial.result.task,
+                "fingerprint": trial.digest,
+                "seed": trial.result.seed,
+                "status": trial.result.status,
+                "score": trial.score,
+                "plain_score": None if trial.result.final is None else trial.result.final.plain_score,
+                "tuned_iou": trial.tuned,
+                "average_precision": trial.average_precision,
+                "threshold_artefact": trial.artefact,
+                "iterations_asked": trial.result.iterations_asked,
+                "iterations_done": trial.result.iterations_done,
+                "seconds_training": trial.result.seconds_training,
+                "seconds_prediction": trial.result.seconds_prediction,
+                "peak_memory_bytes": trial.result.peak_memory_bytes,
+                "parameters": trial.result.model.parameters,
+                "trained_parameters": trial.result.model.trained_parameters,
+                "data_hash": trial.result.fingerprint.data_hash,
+            }
+            for trial in trials
+        ]
+    )
+
+
+def rank(board: Board, generator: np.random.Generator, draws: int = 10_000) -> pd.DataFrame:
+    """Rank the complete rows of a board by their mean over tasks.
+
+    Returns
+    -------
+    DataFrame
+        Per ranked row, best first: ``row``, ``rank``, ``rank_low``, ``rank_high`` (bootstrap, 95 %), ``group`` (rows of
+        one cannot be told from its best), ``mean``, ``low``, ``high``, ``interquartile_mean``, ``mean_rank``
+        and ``mean_average_precision``.
+    """
+    rows = board.ranked
+    if not rows:
+        return pd.DataFrame(columns=["row", "rank"])
+    samples = {row: [board.cell(row, column).scores for column in board.columns] for row in rows}
+    drawn = np.stack([statistics.bootstrap_means(samples[row], generator, draws) for row in rows], axis=1)
+    per_task = np.array([[sample.mean() for sample in samples[row]] for row in rows])
+    means = per_task.mean(axis=1)
+    ranges = statistics.rank_intervals(drawn)
+    intervals = [statistics.interval(drawn[:, k]) for k in range(len(rows))]
+    ranking = pd.DataFrame(
+        {
+            "row": rows,
+            "rank": pd.Series(-means).rank(method="min").astype(int),
+            "rank_low": ranges[:, 0],
+            "rank_high": ranges[:, 1],
+            "group": statistics.tie_groups(drawn, means),
+            "mean": means,
+            "low": [low for low, _ in intervals],
+            "high": [high for _, high in intervals],
+            "interquartile_mean": [statistics.interquartile_mean(samples[row]) for row in rows],
+            "mean_rank": statistics.mean_ranks(per_task.T),
+            "mean_average_precision": [
+                float(np.mean([board.cell(row, column).mean_of("average_precision") for column in board.columns]))
+                for row in rows
+            ],
+        }
+    )
+    return ranking.sort_values(["rank", "row"], ignore_index=True)
+
+
+def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
+    """Return why scores of two fingerprints may not be compared, one line per fact; empty when they may."""
+    one, two = first.model_dump(mode="json"), second.model_dump(mode="json")
+    return [f"{name}: {_brief(one[name])} against {_brief(two[name])}" for name in one if one[name] != two[name]]
+
+
+def overrides(recipe: dict[str, Any], task: Task | None) -> str:
+    """Return how a trial's recipe departs from the named one at the task's own sizes, as ``crop=96,batch=8``.
+
+    Empty where it does not, and for a recipe that an adapter defines itself.
+    """
+    try:
+        own = find_recipe(str(recipe.get("name")))
+    except BadInput:
+        return ""
+    if task is not None:
+        own = own.for_task(task)
+    changed = []
+    for name, short in (("crop", "crop"), ("batch_size", "batch")):
+        expected = getattr(own, name)
+        if expected is not None and recipe.get(name) != expected:
+            changed.append(f"{short}={recipe.get(name)}")
+    resized = asdict(own.resized(crop=recipe.get("crop"), batch_size=recipe.get("batch_size")))
+    for name, value in resized.items():
+        if name not in ("name", "crop", "batch_size") and name in recipe and recipe[name] != value:
+            changed.append(f"{name}={recipe[name]}" if isinstance(recipe[name], str | float | int) else name)
+    return ",".join(changed)
+
+
+def command(trials: Sequence[Trial]) -> str:
+    """Return the command that makes these trials of one row and column again."""
+    result = trials[0].result
+    seeds = sorted(trial.result.seed for trial in trials)
+    parts = ["embench run", f"--model {result.model.name}", f"--task {result.task}"]
+    if result.pairing != "default":
+        parts.append(f"--recipe {result.pairing}")
+    task = known_task(result.task)
+    for override in overrides(result.recipe, task).split(","):
+        name, _, value = override.partition("=")
+        if name in ("crop", "batch", "precision"):
+            parts.append(f"--{'batch-size' if name == 'batch' else name} {value}")
+    if task is None or task.iterations != result.iterations_asked:
+        parts.append(f"--iterations {result.iterations_asked}")
+    parts.append(f"--snapshots {max(len(trial.curve) for trial in trials)}")
+    parts.append(f"--seeds {seeds[-1] + 1}")
+    return " ".join(parts)
+
+
+def slug(row: str) -> str:
+    """Return a file name for a row: itself where it is one, else cleaned and with digits of its digest."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", row).strip("-.")
+    return cleaned if cleaned == row else f"{cleaned}-{digest_of(row)[:6]}"
+
+
+@cache
+def known_task(name: str) -> Task | None:
+    """Return the facts of a registered task or of one prepared here; ``None`` where there are none."""
+    try:
+        return find_task(name)
+    except BadInput:
+        return None
+
+
+def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:
+    """Split columns so that each set has one fingerprint per task: the ones with most rows first."""
+    rows: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    budgets: dict[tuple[str, str], int] = {}
+    for trial in trials:
+        rows[trial.column].add(trial.row)
+        budgets[trial.column] = trial.result.fingerprint.iterations
+    layers: list[set[tuple[str, str]]] = []
+    depth: Counter[str] = Counter()
+    for column in sorted(rows, key=lambda key: (-len(rows[key]), -budgets[key], key)):
+        if depth[column[0]] == len(layers):
+            layers.append(set())
+        layers[depth[column[0]]].add(column)
+        depth[column[0]] += 1
+    return layers
+
+
+def _image_scores(result: TrialResult, final: SnapshotScore) -> dict[str, float]:
+    scoring = result.fingerprint.scoring
+    epsilon = EPSILON if scoring["planes"] == "2d" else 0
+    labels = scoring["classes"]
+    return {
+        image.name: float(np.mean([iou(image.classes[label], epsilon) for label in labels])) for image in final.images
+    }
+
+
+def _way(trial: Trial) -> tuple[str, str]:
+    weights = trial.result.weights or {}
+    facts = {"hash": trial.result.model.weights_hash, "transfer": weights.get("transfer")}
+    return digest_of(facts), digest_of(trial.result.recipe)
+
+
+def _order(task: str) -> tuple[int, str]:
+    """Published benchmarks in the order of the protocol, then by name."""
+    published = ["cremi", "guay", "kasthuri", "perez-lyso", "perez-mito", "perez-nuclei", "perez-nucleoli", "urocell"]
+    bare = task.removeprefix("mini-")
+    return (published.index(bare) if bare in published else len(published), task)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _list(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

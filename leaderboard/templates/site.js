@@ -1,0 +1,248 @@
+"use strict";
+// Enhances tables that are complete without it. Text is only ever set as text.
+
+const read = (element) => JSON.parse(element.textContent);
+
+// ---- sorting: within each table body, empty cells last
+
+function valueOf(row, index) {
+  const cell = row.cells[index];
+  const text = cell ? (cell.dataset.value ?? cell.textContent.trim()) : "";
+  if (text === "") return null;
+  const number = Number(text);
+  return Number.isNaN(number) ? text : number;
+}
+
+function compareValues(a, b) {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  return String(a).localeCompare(String(b), "en", { numeric: true });
+}
+
+function sortBy(header, direction) {
+  const table = header.closest("table");
+  for (const other of header.parentElement.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+  header.setAttribute("aria-sort", direction);
+  const sign = direction === "ascending" ? 1 : -1;
+  for (const body of table.tBodies) {
+    const rows = [...body.rows].filter((row) => !row.classList.contains("divider"));
+    const keyed = rows.map((row, place) => [valueOf(row, header.cellIndex), place, row]);
+    keyed.sort(([a, i], [b, j]) => (a === null ? (b === null ? i - j : 1) : b === null ? -1 : sign * compareValues(a, b) || i - j));
+    body.append(...keyed.map((entry) => entry[2]));
+  }
+}
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  table.tHead.addEventListener("click", (event) => {
+    const button = event.target.closest(".sort");
+    if (!button) return;
+    const header = button.closest("th");
+    const now = header.getAttribute("aria-sort");
+    // Scores are wanted largest first, names and ranks smallest first.
+    const first = header.classList.contains("num") && !header.classList.contains("rank") ? "descending" : "ascending";
+    sortBy(header, now === "none" ? first : now === "ascending" ? "descending" : "ascending");
+  });
+}
+
+// ---- significance against a reference that the reader picks
+
+const marks = document.getElementById("marks") ? read(document.getElementById("marks")) : {};
+
+function setMark(span, sign, words) {
+  span.textContent = sign;
+  span.title = words;
+  span.classList.toggle("up", sign.startsWith("▲"));
+  span.classList.toggle("down", sign.startsWith("▼"));
+  if (words) {
+    const spoken = document.createElement("span");
+    spoken.className = "sr";
+    spoken.textContent = " " + words;
+    span.append(spoken);
+  }
+}
+
+for (const select of document.querySelectorAll("select.reference")) {
+  const section = select.closest("section");
+  const data = read(section.querySelector("script.data"));
+  const place = new Map(data.rows.map((row, index) => [row, index]));
+  const update = () => {
+    const reference = place.get(select.value);
+    for (const span of section.querySelectorAll(".mark")) {
+      const codes = data.marks[span.dataset.column];
+      const [sign, words] = marks[codes[place.get(span.dataset.row) * data.rows.length + reference]];
+      setMark(span, sign, words);
+    }
+    for (const row of section.querySelectorAll("tr[data-row]")) row.classList.toggle("is-reference", row.dataset.row === select.value);
+  };
+  select.addEventListener("change", update);
+  update();
+}
+
+// ---- another measure in the same table
+
+for (const select of document.querySelectorAll("select.measure")) {
+  const section = select.closest("section");
+  select.addEventListener("change", () => {
+    const measure = select.value;
+    section.classList.toggle("other-measure", measure !== "mean");
+    for (const cell of section.querySelectorAll("td.cell[data-mean]")) {
+      const text = cell.dataset[measure];
+      cell.querySelector(".value").textContent = text;
+      cell.dataset.value = text === "–" ? "" : text;
+    }
+  });
+}
+
+// ---- filters
+
+const form = document.querySelector(".filters form");
+if (form) {
+  const status = document.querySelector(".filtered");
+  const update = () => {
+    const rows = [...document.querySelectorAll(".board-table tr[data-row]")];
+    let shown = 0;
+    for (const row of rows) {
+      let keep = true;
+      for (const field of form.elements) {
+        if (!field.value) continue;
+        if (field.dataset.filter) keep &&= row.dataset[field.dataset.filter] === field.value.slice(1);
+        if (field.dataset.most) keep &&= Number(row.dataset[field.dataset.most]) <= Number(field.value) * Number(field.dataset.unit);
+      }
+      row.hidden = !keep;
+      shown += keep;
+    }
+    status.textContent = shown === rows.length ? "" : `${shown} of ${rows.length} rows shown; ranks are those among all rows.`;
+  };
+  form.addEventListener("input", update);
+  form.addEventListener("reset", () => setTimeout(update));
+  form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// ---- test sections
+
+for (const viewer of document.querySelectorAll(".viewer")) {
+  const data = read(viewer.querySelector("script.viewer-data"));
+  const row = viewer.querySelector("#viewer-row");
+  const slider = viewer.querySelector("#viewer-section");
+  const where = viewer.querySelector(".where");
+  const at = (path) => viewer.dataset.root + path;
+
+  const layer = (panel, kind, path, words) => {
+    let image = panel.querySelector(kind);
+    if (!path) { if (image) image.hidden = true; return; }
+    if (!image) {
+      image = document.createElement("img");
+      image.className = kind.slice(1);
+      panel.querySelector(".stack").append(image);
+    }
+    image.hidden = false;
+    image.alt = words;
+    if (image.getAttribute("src") !== at(path)) image.src = at(path);
+  };
+
+  const show = () => {
+    const section = data.sections[Number(slider.value)];
+    const shown = section.predictions[row.value];
+    for (const panel of viewer.querySelectorAll(".panel")) {
+      const kind = panel.dataset.kind;
+      layer(panel, ".base", section.image, kind === "image" ? "Raw image" : "");
+      if (kind === "truth") layer(panel, ".over", section.truth, "Truth of the section");
+      if (kind === "prediction") layer(panel, ".over", shown?.prediction, "Prediction of " + row.value);
+      if (kind === "error") layer(panel, ".over", shown?.error, "Error of " + row.value);
+    }
+    const score = shown && shown.iou !== null ? `, IoU ${shown.iou.toFixed(3)}` : "";
+    where.textContent = `${section.item}, section ${section.index}: ` + (shown ? `${row.value}, seed ${shown.seed}${score}` : `${row.value} stored no prediction here`);
+    slider.setAttribute("aria-valuetext", `${section.item}, section ${section.index}`);
+  };
+  row.addEventListener("change", show);
+  slider.addEventListener("input", show);
+  viewer.querySelector("#viewer-overlay").addEventListener("change", (event) => viewer.classList.toggle("plain", !event.target.checked));
+  for (const button of viewer.querySelectorAll("[data-jump]")) {
+    button.addEventListener("click", () => {
+      const scored = data.sections.map((section, index) => [section.predictions[row.value]?.iou, index]).filter(([score]) => score !== undefined && score !== null);
+      if (!scored.length) return;
+      scored.sort(([a], [b]) => a - b);
+      slider.value = scored[Math.round(Number(button.dataset.jump) * (scored.length - 1))][1];
+      show();
+    });
+  }
+}
+
+// ---- two models compared: the first is this page, the second is in the address
+
+const pairTable = document.getElementById("pair-table");
+if (pairTable) {
+  const data = read(document.querySelector("script.data"));
+  const first = document.getElementById("pair-first");
+  const second = document.getElementById("pair-second");
+  const own = first.value;
+  const fixed = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits));
+  const probability = (value) => (value === null ? "–" : value >= 0.0001 ? value.toFixed(4) : value.toExponential(0));
+
+  const cell = (tag, kind, text, value) => {
+    const made = document.createElement(tag);
+    made.className = kind;
+    made.textContent = text;
+    made.dataset.value = value ?? "";
+    return made;
+  };
+
+  const show = () => {
+    const entry = data.against.find((each) => each.slug === second.value);
+    const summary = document.getElementById("pair");
+    summary.textContent = "";
+    pairTable.hidden = !entry || !entry.tests.length;
+    if (!entry) return;
+    const said = document.createElement("p");
+    if (!entry.tests.length) {
+      said.textContent = `${data.row} and ${entry.other} have no task in common under one fingerprint: their scores may not be compared.`;
+    } else {
+      const count = (verdict) => entry.tests.filter(verdict).length;
+      const better = count((test) => test.verdict === "different" && test.delta > 0);
+      const worse = count((test) => test.verdict === "different" && test.delta < 0);
+      const small = count((test) => test.verdict === "n too small");
+      const improvement = entry.tests.reduce((sum, test) => sum + test.a12, 0) / entry.tests.length;
+      said.textContent = `${data.row} is better than ${entry.other} on ${better} of ${entry.tests.length} tasks, worse on ${worse}, not distinguished on ${entry.tests.length - better - worse - small}` +
+        (small ? `, with too few seeds on ${small}` : "") + `. Probability of improvement over these tasks: ${improvement.toFixed(2)}.`;
+    }
+    summary.append(said);
+    pairTable.caption.textContent = `${data.row} (first) against ${entry.other} (second)`;
+    const rows = entry.tests.map((test) => {
+      const row = document.createElement("tr");
+      const name = cell("th", "name", "", test.task);
+      name.scope = "row";
+      const link = document.createElement("a");
+      link.href = `../task/${encodeURIComponent(test.slug)}.html`;
+      link.textContent = test.task;
+      name.append(link);
+      if (test.synthetic) {
+        const badge = document.createElement("span");
+        badge.className = "badge synthetic";
+        badge.textContent = "synthetic";
+        name.append(" ", badge);
+      }
+      const way = test.verdict !== "different" ? test.verdict : test.delta > 0 ? `▲${test.stars} first better` : `▼${test.stars} second better`;
+      row.append(
+        name,
+        cell("td", "num", `${test.n}, ${test.m}`, test.n + test.m),
+        cell("td", "num", `${fixed(test.median)}, ${fixed(test.other_median)}`, test.median),
+        cell("td", "num", `${fixed(test.shift)} [${fixed(test.low)}, ${fixed(test.high)}]`, test.shift),
+        cell("td", "num", probability(test.p), test.p),
+        cell("td", "num", probability(test.p_holm), test.p_holm),
+        cell("td", "num", fixed(test.delta, 2), test.delta),
+        cell("td", "num", fixed(test.a12, 2), test.a12),
+        cell("td", test.verdict !== "different" ? "mark" : test.delta > 0 ? "mark up" : "mark down", way, way),
+      );
+      return row;
+    });
+    pairTable.tBodies[0].replaceChildren(...rows);
+  };
+
+  first.addEventListener("change", () => {
+    const other = second.value === first.value ? own : second.value;
+    location.href = `${encodeURIComponent(first.value)}.html#${encodeURIComponent(other)}`;
+  });
+  second.addEventListener("change", () => { history.replaceState(null, "", "#" + encodeURIComponent(second.value)); show(); });
+  const asked = decodeURIComponent(location.hash.slice(1));
+  if ([...second.options].some((option) => option.value === asked)) second.value = asked;
+  show();
+}
