@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ app.add_typer(listing, name="list")
 app.add_typer(board, name="leaderboard")
 
 DataFolder = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--data-dir", envvar="EMBENCH_DATA", help="Folder of prepared data (default: your user data folder)."),
 ]
 ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of results; may be repeated.")]
@@ -33,19 +33,19 @@ ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of 
 def run(
     model: Annotated[list[str], typer.Option("--model", help="Names, comma-separated; all; or path/to/file.py:Class.")],
     task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
-    suite: Annotated[Optional[str], typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
     seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
     first_seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    iterations: Annotated[Optional[int], typer.Option(help="Budget (default: the task's).")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
     snapshots: Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")] = 5,
-    recipe: Annotated[Optional[str], typer.Option(help="Train under this recipe (default: the model's own).")] = None,
-    crop: Annotated[Optional[int], typer.Option(help="Training crop and sliding window, pixels.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Images per step.")] = None,
-    overlap: Annotated[Optional[float], typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[Optional[str], typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Train under this recipe (default: the model's own).")] = None,
+    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
     weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[Optional[int], typer.Option(help="Trials at a time (default: one per GPU, or by cores).")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Trials at a time (default: one per GPU, or by cores).")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads per trial; part of what makes a result repeatable.")] = 1,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
@@ -80,7 +80,7 @@ def run(
 @app.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="A task, an unlabelled set, or a data set: vnc, mini, ...")],
-    source: Annotated[Optional[Path], typer.Option(help="Folder of the published files.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder of the published files.")] = None,
     force: Annotated[bool, typer.Option(help="Prepare again what is there.")] = False,
     data: DataFolder = None,
 ) -> None:
@@ -104,14 +104,14 @@ def verify(
 def pretrain(
     method: Annotated[str, typer.Argument(help="retina or mocov2.")],
     data_name: Annotated[str, typer.Option("--data", help="An unlabelled set, or a folder of images.")],
-    epochs: Annotated[Optional[int], typer.Option(help="Passes over the images (default: the published number).")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(help="Images per step.")] = None,
-    crop: Annotated[Optional[int], typer.Option(help="Pixels a side.")] = None,
-    scale: Annotated[Optional[str], typer.Option(help="full or tiny (default: the data set's).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images (default: the published number).")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    crop: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    scale: Annotated[str | None, typer.Option(help="full or tiny (default: the data set's).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[Optional[int], typer.Option(help="CPU threads (default: all cores).")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
     force: Annotated[bool, typer.Option(help="Replace a checkpoint made with other settings.")] = False,
     data: DataFolder = None,
 ) -> None:

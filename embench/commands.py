@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from embench import store, tasks
-from embench.errors import BadInput
+from embench.errors import BadInput, TryAgain
 from embench.recipe import RECIPES, WholeImage
 from embench.registry import find_model, model_names
 
@@ -37,15 +38,19 @@ def run(*, models: list[str], jobs: int | None, precision: str | None, **asked: 
     waiting = [trial for trial in planned if not trial.path.exists()]
     if skipped := len(planned) - len(waiting):
         log.info("%d of %d trials are already done in %s", skipped, len(planned), request.results)
-    if waiting:
-        executor.local(waiting, jobs=jobs)
+    held = [trial for trial, result in zip(waiting, executor.local(waiting, jobs=jobs), strict=True) if result is None]
     scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for trial in planned:
+        if not trial.path.exists():
+            continue
         result = results.load(trial.path)
         scores[result.task, result.row].append(result.score)
     header = ("task", "model", "seeds", "mean IoU", "min", "max")
     print_table(header, [_summary(*key, values) for key, values in sorted(scores.items())])
     print(f"results: {request.results}    next: embench leaderboard --results {request.results} --out site")
+    if held:
+        names = ", ".join(trial.label for trial in held)
+        raise TryAgain(f"{len(held)} trials are being run by another process: {names}; run again when it has ended")
 
 
 def _summary(task: str, row: str, values: list[float | None]) -> tuple[str, ...]:
@@ -135,7 +140,7 @@ def list_recipes() -> None:
     print_table(("recipe", "loss", "optimiser", "schedule", "crop", "inference"), rows)
 
 
-def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: ruled on a terminal, tab-separated elsewhere."""
     if not sys.stdout.isatty():
         for row in (header, *rows):

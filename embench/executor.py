@@ -35,12 +35,12 @@ class Display(Protocol):
     def update(self, trial: TrialSpec, stage: str, iteration: int, loss: float) -> None:
         """Take news of a running trial."""
 
-    def finished(self, trial: TrialSpec, result: TrialResult) -> None:
+    def finished(self, trial: TrialSpec, result: TrialResult | None) -> None:
         """Take a finished trial."""
 
 
-def local(trials: Sequence[TrialSpec], *, jobs: int | None = None) -> list[TrialResult]:
-    """Run every trial and return the results in the order given.
+def local(trials: Sequence[TrialSpec], *, jobs: int | None = None) -> list[TrialResult | None]:
+    """Run every trial and return the results in the order given; ``None`` where another process has the trial.
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ def local(trials: Sequence[TrialSpec], *, jobs: int | None = None) -> list[Trial
     TryAgain
         When a worker was killed; what is finished is on disk, and the same command goes on from there.
     """
-    devices = _devices(trials[0].device) if trials else ["cpu"]
+    if not trials:
+        return []
+    devices = _devices(trials[0].device)
     if jobs is None:
         jobs = len(devices) if devices[0] != "cpu" else max(1, provenance.cores() // trials[0].threads)
     jobs = min(jobs, len(trials))
@@ -63,24 +65,24 @@ def local(trials: Sequence[TrialSpec], *, jobs: int | None = None) -> list[Trial
         return _pool(trials, jobs, devices, shown)
 
 
-def _inline(trial: TrialSpec, shown: Display) -> TrialResult:
+def _inline(trial: TrialSpec, shown: Display) -> TrialResult | None:
     result = run(trial, lambda *news: shown.update(trial, *news))
     shown.finished(trial, result)
     return result
 
 
-def _pool(trials: Sequence[TrialSpec], jobs: int, devices: Sequence[str], shown: Display) -> list[TrialResult]:
+def _pool(trials: Sequence[TrialSpec], jobs: int, devices: Sequence[str], shown: Display) -> list[TrialResult | None]:
     context = multiprocessing.get_context("spawn")
     events: Any = context.Queue()
     slots: Any = context.Queue()
     for number in range(jobs):
         slots.put(devices[number % len(devices)])
-    results: dict[int, TrialResult] = {}
+    results: dict[int, TrialResult | None] = {}
     with (
         _one_thread_each(trials[0].threads),
         ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(events, slots)) as pool,
     ):
-        futures: dict[Future[TrialResult], int] = {
+        futures: dict[Future[TrialResult | None], int] = {
             pool.submit(_work, number, trial): number for number, trial in enumerate(trials)
         }
         try:
@@ -120,7 +122,7 @@ def _start_worker(events: Any, slots: Any) -> None:
     _events, _device = events, slots.get()
 
 
-def _work(number: int, trial: TrialSpec) -> TrialResult:
+def _work(number: int, trial: TrialSpec) -> TrialResult | None:
     def report(stage: str, iteration: int, loss: float) -> None:
         _events.put((number, stage, iteration, loss))
 
@@ -176,7 +178,7 @@ class _Lines:
         figure = "" if math.isnan(loss) else f", loss {loss:.4f}"
         log.info("%s: %s, iteration %d of %d%s", trial.label, stage, iteration, trial.iterations, figure)
 
-    def finished(self, trial: TrialSpec, result: TrialResult) -> None:
+    def finished(self, trial: TrialSpec, result: TrialResult | None) -> None:
         self.done += 1
         left = (self.clock() - self.started) / self.done * (self.total - self.done)
         log.info(
@@ -218,7 +220,7 @@ class _Bars:
         self.progress.update(self.running[trial.label], completed=iteration, note=note)
         self._advance(trial, iteration)
 
-    def finished(self, trial: TrialSpec, result: TrialResult) -> None:
+    def finished(self, trial: TrialSpec, result: TrialResult | None) -> None:
         self.done += 1
         if bar := self.running.pop(trial.label, None):
             self.progress.remove_task(bar)
@@ -231,8 +233,10 @@ class _Bars:
         self.progress.update(self.all, advance=step, note=f"{self.done} of {self.count} trials done")
 
 
-def outcome(result: TrialResult) -> str:
+def outcome(result: TrialResult | None) -> str:
     """Return how a trial ended, in a few words."""
+    if result is None:
+        return "held by another process"
     return f"IoU {result.score:.4f}" if result.score is not None else f"{result.status} ({result.message})"
 
 

@@ -74,7 +74,9 @@ def _from_file(spec: str) -> object:
     module_spec.loader.exec_module(module)
     if not hasattr(module, class_name):
         classes = [
-            name for name, value in vars(module).items() if isinstance(value, type) and value.__module__ == module.__name__
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
         ]
         raise unknown(f"class in {path}", class_name, classes or ["(the file defines no class)"])
     return getattr(module, class_name)

@@ -17,7 +17,7 @@ from embench.names import is_name
 from embench.recipe import Recipe
 from embench.task import Scoring, Task
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 MAX_BYTES = 32 * 2**20
 EPSILON = 1e-5
 
@@ -118,7 +118,7 @@ class TrialResult(_Record):
     (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate).
     """
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     model: ModelCard
     task: Name
     seed: Count
@@ -208,7 +208,8 @@ def score(scoring: Scoring, images: Iterable[dict[int, tuple[int, int, int]]]) -
     over the task's classes. A class absent from truth and prediction scores 1 (the published code divides 0 by 0).
     """
     per_image = [
-        {value: iou(counts[value], 0 if scoring.is_volume else EPSILON) for value in scoring.classes} for counts in images
+        {value: iou(counts[value], 0 if scoring.is_volume else EPSILON) for value in scoring.classes}
+        for counts in images
     ]
     per_class = {value: sum(each[value] for each in per_image) / len(per_image) for value in scoring.classes}
     return sum(per_class.values()) / len(per_class), per_class

@@ -80,7 +80,7 @@ class Training:
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.curve.append((self.iteration + 1, value, self.schedule.get_last_lr()[0]))
+        self.curve.append((self.iteration + 1, value, float(self.schedule.get_last_lr()[0])))
         self.schedule.step()
         self.iteration += 1
         return value
@@ -145,7 +145,7 @@ def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.dev
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to ``device`` in the memory format that is fastest there."""
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

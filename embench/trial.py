@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,14 +116,28 @@ class TrialSpec:
         return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]), self.seed]
 
 
-def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult:
+def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None:
     """Run one trial, resuming where an earlier attempt stopped, and write its result.
 
     Returns
     -------
-    TrialResult
-        As written to ``spec.path``; ``diverged`` when the loss became non-finite.
+    TrialResult or None
+        As written to ``spec.path``; ``diverged`` when the loss became non-finite. ``None`` when another process
+        is running this very trial (it holds the lock beside the training state, and loses it when it dies).
     """
+    from filelock import FileLock, Timeout
+
+    spec.state_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(spec.state_path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    with lock:
+        return results.load(spec.path) if spec.path.exists() else _run(spec, report)
+
+
+def _run(spec: TrialSpec, report: Report) -> TrialResult:
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
     if device.type == "cpu":
@@ -379,7 +394,12 @@ def _predictions(
         assert truth_YX is not None
         scores_CYX = predict(image_YX)
         name = volume.name if depth == 1 else f"{volume.name}-z{z:04d}"
-        yield name, z, lambda _, found=scores_CYX: found, labels_2d(scores_CYX)[None], truth_YX[None]
+        yield name, z, partial(_only_section, scores_CYX), labels_2d(scores_CYX)[None], truth_YX[None]
+
+
+def _only_section(scores_CYX: NDArray[np.float32], z: int) -> NDArray[np.float32]:
+    assert z == 0
+    return scores_CYX
 
 
 def _counts(
@@ -480,5 +500,3 @@ def pairing(adapter: SegmentationModel, recipe_name: str | None) -> tuple[Recipe
     if not isinstance(adapter, TorchModel):
         raise BadInput(f"{adapter.name}: no torch network, so no recipe applies; leave out --recipe")
     return find_recipe(recipe_name), recipe_name
-
-

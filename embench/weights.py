@@ -88,7 +88,9 @@ def load_weights(path: Path) -> Weights:
     try:
         card = PretrainingCard.model_validate_json(path.with_suffix(".json").read_bytes())
     except OSError as error:
-        raise BadInput(f"{path.with_suffix('.json')}: the checkpoint's card cannot be read ({error.strerror})") from None
+        raise BadInput(
+            f"{path.with_suffix('.json')}: the checkpoint's card cannot be read ({error.strerror})"
+        ) from None
     except ValidationError as error:
         raise BadInput(f"{path.with_suffix('.json')}: not a checkpoint card ({error.errors()[0]['msg']})") from None
     try:

@@ -38,9 +38,7 @@ class Retina(TransUNetModel):
         faults = [f"{weights.path}: no place for {key}" for key in given - wanted]
         faults += [f"{weights.path}: lacks {key}" for key in wanted - given]
         faults += [
-            f"{weights.path}: no place for {key}"
-            for key in weights.tensors
-            if not key.startswith((_ENCODER, *_HEADS))
+            f"{weights.path}: no place for {key}" for key in weights.tensors if not key.startswith((_ENCODER, *_HEADS))
         ]
         faults += [
             f"{weights.path}: {key} is {tuple(weights.tensors[key].shape)}, the network's is {tuple(own[key].shape)}"

@@ -86,7 +86,9 @@ class _Stack:
         self.files, self.threshold = files, threshold
         sizes = {file: _read(file).shape for file in files}
         expected = next(iter(sizes.values()))
-        if odd := [f"{file}: {size}, the first section is {expected}" for file, size in sizes.items() if size != expected]:
+        if odd := [
+            f"{file}: {size}, the first section is {expected}" for file, size in sizes.items() if size != expected
+        ]:
             raise BadInput(odd)
         self.shape = (len(files), *expected)
 
@@ -120,7 +122,9 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 def _check_pairs(images: Sequence[Path], masks: Sequence[Path]) -> None:
     names, mask_names = {file.stem: file for file in images}, {file.stem: file for file in masks}
     faults = [f"{names[stem]}: no mask {stem}.png in {masks[0].parent}" for stem in sorted(names.keys() - mask_names)]
-    faults += [f"{mask_names[stem]}: no image {stem}.tif in {images[0].parent}" for stem in sorted(mask_names.keys() - names)]
+    faults += [
+        f"{mask_names[stem]}: no image {stem}.tif in {images[0].parent}" for stem in sorted(mask_names.keys() - names)
+    ]
     if faults:
         raise BadInput(faults)
 
