@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -15,17 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
-from embench import provenance, store, tasks
+from embench import provenance
 from embench.errors import BadInput, Diverged
 from embench.files import check_writable, replacing, write_atomic
-from embench.names import is_name, unknown
 from embench.registry import find_pretraining
 from embench.store import Prepared
-from embench.task import Item, Scale, UnlabelledSet
+from embench.task import Scale
 from embench.training import load_state, normalised, place, polynomial, save_state
+from embench.unlabelled import Tiles, open_unlabelled
 from embench.weights import PretrainingCard, load_weights, save_weights, weights_path
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
 CEM500K_NORMS = (0.57287007, 0.12740536)
 """Published mean and standard deviation of CEM500K's 0..1 grey values (protocol 4.3)."""
-
-IMAGES = (".tif", ".tiff", ".png")
 
 Views = tuple[NDArray[np.uint8], ...]
 Augment = Callable[[NDArray[np.uint8], np.random.Generator], Views]
@@ -149,54 +149,6 @@ class Pretraining:
 # The images
 
 
-class Tiles:
-    """The images of an unlabelled set, cut into squares without overlap along every section.
-
-    A remainder at the end of an axis is a tile of its own when it has at least half of the side; a section shorter
-    than the side is taken whole. Tiles are read when asked for.
-
-    Parameters
-    ----------
-    data : Prepared
-        An unlabelled set.
-    side : int
-        Pixels.
-    """
-
-    def __init__(self, data: Prepared, side: int) -> None:
-        self.path = data.path
-        volumes = data.volumes("train")
-        rows = []
-        for number, volume in enumerate(volumes):
-            depth, height, width = volume.image.shape
-            grid = [(y, x, h, w) for y, h in _spans(height, side) for x, w in _spans(width, side)]
-            rows.append(np.array([(number, z, *tile) for z in range(depth) for tile in grid], np.int32))
-        self.index = np.concatenate(rows)
-        self._opened: tuple[int, Prepared, list[Any]] = (os.getpid(), data, volumes)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, number: int) -> NDArray[np.uint8]:
-        """Return one tile, uint8 (Y, X), at most side x side."""
-        process, _, volumes = self._opened
-        if process != os.getpid():  # a data worker reads through a file handle of its own
-            data = Prepared(self.path)
-            volumes = data.volumes("train")
-            self._opened = os.getpid(), data, volumes
-        item, z, y, x, height, width = self.index[number]
-        return volumes[item].image[z, y : y + height, x : x + width]
-
-
-def _spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Return (start, length) of the tiles along an axis."""
-    whole, rest = divmod(length, side)
-    spans = [(n * side, side) for n in range(whole)]
-    if rest and (not whole or 2 * rest >= side):
-        spans.append((whole * side, rest))
-    return spans
-
-
 def rng(seed: int, purpose: int, *place: int) -> np.random.Generator:
     """Return the generator of one purpose at one place (epoch, position) of the run with ``seed``."""
     return np.random.default_rng((purpose, *place, seed))
@@ -234,15 +186,46 @@ def _batches(images: int, settings: Settings, start: int, world: World) -> Itera
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together (set by ``torchrun``)."""
+    """This process among those that share every batch (started by ``torchrun``)."""
 
     rank: int = 0
     size: int = 1
 
+    def joined(self, module: nn.Module) -> nn.Module:
+        """Return ``module``, wrapped so that gradients are averaged among the processes."""
+        return module if self.size == 1 else DistributedDataParallel(module)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of ``values`` over the processes, the same in each."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values / self.size
+
+    def wait(self) -> None:
+        """Return when every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+ALONE = World()
+
+
+@contextlib.contextmanager
+def joined_world(device: str) -> Iterator[World]:
+    """Join the processes that ``torchrun`` started together with this one; by itself, give :data:`ALONE`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
 
 @dataclass
-class _Progress:
-    """What a killed run continues from, beside the parameters."""
+class _Done:
+    """How far a run is; ``loss_sum`` over the ``losses`` of the current epoch."""
 
     iteration: int = 0
     loss_sum: float = 0.0
@@ -264,15 +247,16 @@ def pretrain(
     threads: int = 1,
     workers: int = 0,
     save_every_seconds: float = 300,
-    picture_every: int = 20,
+    keep_every: int = 20,
     force: bool = False,
+    world: World = ALONE,
     report: Report = lambda done, steps, loss: None,
 ) -> Path:
     """Pre-train, and write a checkpoint with its card.
 
     A killed run continues from its state file (``.state`` beside ``out``) and ends with the same bytes as one that
-    was never interrupted. Every ``picture_every`` epochs the folder named like ``out`` receives a checkpoint, a grid
-    of example pictures and the loss curve.
+    was never interrupted. Every ``keep_every`` epochs the folder named like ``out`` receives a checkpoint, a grid of
+    example pictures and the loss curve (protocol 4.3).
 
     Parameters
     ----------
@@ -290,10 +274,12 @@ def pretrain(
         Processes that read and augment; 0: this one. The result does not depend on them.
     save_every_seconds : float
         Between two state files.
-    picture_every : int
+    keep_every : int
         Epochs.
     force : bool
         Start anew whatever is there.
+    world : World
+        Of processes that share the batch, all with the same ``out``.
     report : callable
         See :data:`Report`.
 
@@ -309,89 +295,96 @@ def pretrain(
     Diverged
         At the first non-finite loss; the last good state file stays.
     """
-    tiles = Tiles(_unlabelled(data), settings.crop)
-    world = World()
-    facts = _facts(method, data, settings, len(tiles), world)
-    state_path = out.with_suffix(".state")
+    _check(method, settings, world)
+    tiles = Tiles(data, settings.crop)
+    facts = _facts(method, data, settings, len(tiles))
+    folder, state_path = out.with_suffix(""), out.with_suffix(".state")
     if not force and _is_done(out, facts):
         return out
-    check_writable(out.parent)
-    if force:
-        state_path.unlink(missing_ok=True)
+    if world.rank == 0:
+        check_writable(out.parent)
+        if force:
+            state_path.unlink(missing_ok=True)
+    world.wait()
 
     steps: int = facts["iterations"]
     steps_per_epoch = steps // settings.epochs
-    place_on = torch.device(device)
-    autocast = torch.autocast(place_on.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    where = torch.device(device)
+    check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
+    autocast = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
-    def batch_of(views: Iterable[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(normalised(view, facts["norms"], place_on) for view in views)
-
-    with _torch(threads):
+    with _torch(threads, where):
         _seed(settings.seed, _START)
-        module = place(method.module(settings, len(tiles)), place_on)
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        module = place(method.module(settings, len(tiles)), where)
         optimiser = torch.optim.SGD(
-            trained, settings.learning_rate, momentum=method.momentum, weight_decay=method.weight_decay
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
+            settings.learning_rate,
+            momentum=method.momentum,
+            weight_decay=method.weight_decay,
         )
-        progress, curve = _restore(state_path, facts, module, optimiser)
+        done, curve = _restore(state_path, facts, module, optimiser)
+        whole = world.joined(module)
         samples = _Samples(tiles, method.augmentation(settings.crop), settings.seed)
-        loader = DataLoader(
-            samples,
-            batch_sampler=_batches(len(tiles), settings, progress.iteration, world),
-            num_workers=workers,
-            pin_memory=device.startswith("cuda"),
-        )
-        check_every = 1 if device == "cpu" else 20  # reading a loss makes the host wait for the device
+        batches = _batches(len(tiles), settings, done.iteration, world)
+        loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, pin_memory=where.type == "cuda")
         pending: list[Tensor] = []
         clock = saved = time.monotonic()
 
         module.train()
         for views in loader:
-            _seed(settings.seed, _STEP, progress.iteration, world.rank)
+            _seed(settings.seed, _STEP, done.iteration, world.rank)
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * method.rate(progress.iteration, steps)
-            optimiser.zero_grad()
-            pending.append(torch.zeros((), device=device))
-            for part in zip(*(view.chunk(settings.accumulate) for view in batch_of(views)), strict=True):
+                group["lr"] = settings.learning_rate * method.rate(done.iteration, steps)
+            pending.append(torch.zeros((), device=where))
+            batch = (normalised(view, facts["norms"], where) for view in views)
+            for part in zip(*(view.chunk(settings.accumulate) for view in batch), strict=True):
                 with autocast:
-                    loss = method.loss(module, part) / settings.accumulate
+                    loss = method.loss(whole, part) / settings.accumulate
                 loss.backward()
                 pending[-1] += loss.detach()
             optimiser.step()
-            progress.iteration += 1
+            optimiser.zero_grad()
+            done.iteration += 1
 
-            epoch, step = divmod(progress.iteration, steps_per_epoch)
-            if step % check_every and step:
+            epoch, step = divmod(done.iteration, steps_per_epoch)
+            if step % check_every:
                 continue
-            _settle(pending, progress)
-            report(progress.iteration, steps, progress.loss_sum / progress.losses)
+            _settle(world.mean(torch.stack(pending)), done)
+            pending.clear()
             now = time.monotonic()
-            progress.seconds, clock = progress.seconds + now - clock, now
+            done.seconds, clock = done.seconds + now - clock, now
+            report(done.iteration, steps, done.loss_sum / done.losses)
             if step == 0:
-                curve.append((epoch, progress.loss_sum / progress.losses))
-                progress.loss_sum, progress.losses = 0.0, 0
-                card = _card(facts, progress, curve, device, threads)
-                if epoch % picture_every == 0 or epoch == settings.epochs:
-                    _show(out.with_suffix(""), method, module, samples, batch_of, card)
-                if epoch % picture_every == 0 and epoch < settings.epochs:
-                    save_weights(out.with_suffix("") / f"epoch-{epoch:04d}.safetensors", method.weights(module), card)
-            if now - saved >= save_every_seconds and progress.iteration < steps:
-                _save(state_path, facts, module, optimiser, progress, curve)
+                curve.append((epoch, done.loss_sum / done.losses))
+                done.loss_sum, done.losses = 0.0, 0
+                card = _card(facts, done, curve, device, threads)
+                if world.rank == 0 and (epoch % keep_every == 0 or epoch == settings.epochs):
+                    _show(folder, method, module, samples, card, where)
+                    if epoch < settings.epochs:
+                        save_weights(folder / f"epoch-{epoch:04d}.safetensors", method.weights(module), card)
+            if world.rank == 0 and now - saved >= save_every_seconds and done.iteration < steps:
+                _save(state_path, facts, module, optimiser, done, curve)
                 saved = now
-        save_weights(out, method.weights(module), card)
-        state_path.unlink(missing_ok=True)
+
+        if world.rank == 0:
+            save_weights(out, method.weights(module), card)
+            state_path.unlink(missing_ok=True)
+        world.wait()
     return out
 
 
 @contextlib.contextmanager
-def _torch(threads: int) -> Iterator[None]:
+def _torch(threads: int, device: torch.device) -> Iterator[None]:
     """Use ``threads``, and leave torch's thread count and generators as they were."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
+    except torch.OutOfMemoryError:
+        raise BadInput(
+            "out of GPU memory: use --precision bf16, a larger --accumulate, or a smaller --batch-size or --crop"
+        ) from None
     finally:
         torch.set_num_threads(before)
 
@@ -401,15 +394,13 @@ def _seed(seed: int, purpose: int, *place: int) -> None:
     torch.manual_seed(int(rng(seed, purpose, *place).integers(2**63)))
 
 
-def _settle(pending: list[Tensor], progress: _Progress) -> None:
+def _settle(losses: Tensor, done: _Done) -> None:
     """Add the losses of the last steps to the epoch's sum; stop at the first that is not finite."""
-    first = progress.iteration - len(pending) + 1
-    for iteration, loss in enumerate(torch.stack(pending).tolist(), first):
-        if not np.isfinite(loss):
+    for iteration, loss in enumerate(losses.tolist(), done.iteration - len(losses) + 1):
+        if not math.isfinite(loss):
             raise Diverged(iteration)
-        progress.loss_sum += loss
-        progress.losses += 1
-    pending.clear()
+        done.loss_sum += loss
+        done.losses += 1
 
 
 def _save(
@@ -417,16 +408,16 @@ def _save(
     facts: dict[str, Any],
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
-    progress: _Progress,
+    done: _Done,
     curve: list[tuple[int, float]],
 ) -> None:
     if not all(parameter.isfinite().all() for parameter in module.parameters()):
-        raise Diverged(progress.iteration + 1)  # the next loss would say so: what was saved before is the last good one
+        raise Diverged(done.iteration + 1)  # the next loss would say so: what was saved before is the last good one
     state = {
         "facts": json.dumps(facts),
         "module": module.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "progress": vars(progress),
+        "done": vars(done),
         "curve": curve,
     }
     save_state(state, path)
@@ -434,46 +425,44 @@ def _save(
 
 def _restore(
     path: Path, facts: dict[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[_Progress, list[tuple[int, float]]]:
+) -> tuple[_Done, list[tuple[int, float]]]:
     state = load_state(path)
     if state is None:
-        return _Progress(), []
+        return _Done(), []
     if changed := _differences(json.loads(state["facts"]), facts):
         raise BadInput(f"{path}: unfinished run with {changed}; choose another --out, or add --force to start anew")
     module.load_state_dict(state["module"])
     optimiser.load_state_dict(state["optimiser"])
-    return _Progress(**state["progress"]), [(epoch, loss) for epoch, loss in state["curve"]]
+    return _Done(**state["done"]), [(epoch, loss) for epoch, loss in state["curve"]]
 
 
-def _unlabelled(data: Prepared) -> Prepared:
-    if not isinstance(data.spec, UnlabelledSet):
-        names = ", ".join(spec.name for spec in tasks.all_unlabelled())
-        raise BadInput(f"{data.path}: a task, not an unlabelled set; choose one of {names}, or a folder of images")
-    return data
-
-
-def _facts(
-    method: Pretraining, data: Prepared, settings: Settings, images: int, world: World
-) -> dict[str, Any]:
-    """Return everything that makes this checkpoint this one, known before training; refuse impossible settings."""
+def _check(method: Pretraining, settings: Settings, world: World) -> None:
+    """Refuse settings that no data could make possible."""
     for name in ("epochs", "batch_size", "crop", "accumulate"):
         if (value := getattr(settings, name)) < 1:
-            raise BadInput(f"--{name.replace('_', '-')} {value}: give a positive whole number")
+            raise BadInput(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    for name, allowed in (("scale", ("full", "tiny")), ("precision", ("fp32", "bf16"))):
+        if (value := getattr(settings, name)) not in allowed:
+            raise BadInput(f"--{name} {value}: use {' or '.join(allowed)}")
     if settings.seed < 0:
-        raise BadInput(f"--seed {settings.seed}: give a whole number from 0")
-    if not settings.learning_rate > 0:
-        raise BadInput(f"--learning-rate {settings.learning_rate}: give a positive number")
+        raise BadInput(f"--seed {settings.seed}: must be at least 0")
+    if not (settings.learning_rate > 0 and math.isfinite(settings.learning_rate)):
+        raise BadInput(f"--learning-rate {settings.learning_rate}: must be a positive number")
     if settings.crop < 32 or settings.crop % method.crop_multiple:
         raise BadInput(f"--crop {settings.crop}: {method.name} takes multiples of {method.crop_multiple} from 32")
+    if settings.batch_size % (parts := world.size * settings.accumulate):
+        raise BadInput(
+            f"--batch-size {settings.batch_size}: not divisible among {world.size} devices x {settings.accumulate} "
+            f"parts; choose a multiple of {parts}"
+        )
+
+
+def _facts(method: Pretraining, data: Prepared, settings: Settings, images: int) -> dict[str, Any]:
+    """Return everything that makes this checkpoint this one, known before training; refuse too few images."""
     if images < settings.batch_size:
         raise BadInput(
             f"{data.path}: {images} images of {settings.crop} pixels, fewer than one batch of {settings.batch_size}; "
             f"choose --batch-size {images} or less"
-        )
-    if settings.batch_size % (world.size * settings.accumulate):
-        raise BadInput(
-            f"--batch-size {settings.batch_size}: not divisible among {world.size} devices x "
-            f"{settings.accumulate} parts; choose a multiple of {world.size * settings.accumulate}"
         )
     options = {"learning_rate": settings.learning_rate, "precision": settings.precision}
     options |= {"accumulate": settings.accumulate} if settings.accumulate > 1 else {}
@@ -510,13 +499,13 @@ def _differences(before: dict[str, Any], facts: dict[str, Any]) -> str:
 
 
 def _card(
-    facts: dict[str, Any], progress: _Progress, curve: list[tuple[int, float]], device: str, threads: int
+    facts: dict[str, Any], done: _Done, curve: list[tuple[int, float]], device: str, threads: int
 ) -> PretrainingCard:
     made = {
         "epochs": len(curve),
-        "iterations": progress.iteration,
+        "iterations": done.iteration,
         "loss_curve": curve,
-        "seconds": progress.seconds,
+        "seconds": done.seconds,
         "environment": provenance.environment(device, threads),
     }
     return PretrainingCard.model_validate(facts | made)
@@ -530,15 +519,17 @@ def _show(
     method: Pretraining,
     module: nn.Module,
     samples: _Samples,
-    batch_of: Callable[[Iterable[Tensor]], tuple[Tensor, ...]],
     card: PretrainingCard,
+    device: torch.device,
 ) -> None:
     """Write the example grid of this epoch and the loss curve so far."""
     from PIL import Image
 
     chosen = rng(card.seed, _EXAMPLES).permutation(len(samples.tiles))[:8]
     views = [samples.augment(samples.tiles[tile], rng(card.seed, _EXAMPLES, n + 1)) for n, tile in enumerate(chosen)]
-    batch = batch_of([torch.from_numpy(np.stack(column)) for column in zip(*views, strict=True)])
+    batch = tuple(
+        normalised(torch.from_numpy(np.stack(column)), card.norms, device) for column in zip(*views, strict=True)
+    )
     module.eval()
     with torch.no_grad():
         columns = method.pictures(module, batch)
@@ -579,7 +570,7 @@ def run(
     epochs: int | None = None,
     batch_size: int | None = None,
     crop: int | None = None,
-    scale: Scale = "full",
+    scale: Scale | None = None,
     seed: int = 0,
     learning_rate: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
@@ -588,7 +579,7 @@ def run(
     threads: int | None = None,
     workers: int | None = None,
     save_every_seconds: float = 300,
-    folder: Path | None = None,
+    data_folder: Path | None = None,
     out: Path | None = None,
     force: bool = False,
 ) -> Path:
@@ -599,11 +590,13 @@ def run(
     method, data : str
     epochs, batch_size, crop, learning_rate
         ``None``: as published, or the method's reduced ones at scale ``tiny``.
+    scale : {"full", "tiny"}, optional
+        Default: the data set's.
     device : str
         ``auto``: the GPU where there is one.
     threads, workers : int, optional
         By default all cores: as threads on the CPU, as data workers beside a GPU.
-    folder : Path, optional
+    data_folder : Path, optional
         Of prepared files (default :func:`embench.store.data_folder`).
     out : Path, optional
         Default :func:`embench.weights.weights_path`.
@@ -614,33 +607,62 @@ def run(
         The checkpoint.
     """
     chosen: Pretraining = find_pretraining(method)()
-    settings = chosen.settings(
-        scale, epochs=epochs, batch_size=batch_size, crop=crop, seed=seed,
-        learning_rate=learning_rate, precision=precision, accumulate=accumulate,
-    )  # fmt: skip
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"--device {device}: no GPU here; use --device cpu")
+    if out and out.suffix != ".safetensors":
+        raise BadInput(f"--out {out}: give a name that ends in .safetensors")
+    device = _device(device)
     if workers is None:
         workers = min(provenance.cores(), 16) if device.startswith("cuda") else 0
-    with open_unlabelled(data, folder) as prepared:
-        out = out or weights_path(method, prepared.spec.name, scale, folder)
-        if out.suffix != ".safetensors":
-            raise BadInput(f"--out {out}: give a name that ends in .safetensors")
-        if out.exists() and not force:
-            print(f"{out}: already there", file=sys.stderr)
-        with _reporting(f"pretrain {method} on {prepared.spec.name}") as report:
+    with joined_world(device) as world:
+        if world.rank == 0:
+            open_unlabelled(data, data_folder).close()  # made or packed once
+        world.wait()
+        with open_unlabelled(data, data_folder) as prepared, _reporting(method, world) as report:
+            scale = scale or prepared.spec.scale
+            settings = chosen.settings(
+                scale,
+                epochs=epochs,
+                batch_size=batch_size,
+                crop=crop,
+                seed=seed,
+                learning_rate=learning_rate,
+                precision=precision,
+                accumulate=accumulate,
+            )
             return pretrain(
-                chosen, prepared, settings, out,
-                device=device, threads=threads or provenance.cores(), workers=workers,
-                save_every_seconds=save_every_seconds, force=force, report=report,
-            )  # fmt: skip
+                chosen,
+                prepared,
+                settings,
+                out or weights_path(method, prepared.spec.name, scale, data_folder),
+                device=device,
+                threads=threads or provenance.cores(),
+                workers=workers,
+                save_every_seconds=save_every_seconds,
+                force=force,
+                world=world,
+                report=report,
+            )
+
+
+def _device(name: str) -> str:
+    """Return the device as torch names it; each process that ``torchrun`` started on a machine has a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        if not torch.cuda.is_available():
+            raise BadInput("--device cuda: no CUDA device is visible here; use --device cpu")
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(name)
+    elif name != "cpu":
+        raise BadInput(f"--device {name}: use auto, cpu or cuda")
+    return name
 
 
 @contextlib.contextmanager
-def _reporting(title: str) -> Iterator[Report]:
-    """Give a bar with an estimate on a terminal, a line every 30 seconds elsewhere."""
+def _reporting(title: str, world: World) -> Iterator[Report]:
+    """Give a bar with an estimate on a terminal, a line every 30 seconds elsewhere; only the first process speaks."""
+    if world.rank:
+        yield lambda done, steps, loss: None
+        return
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -669,96 +691,3 @@ def _reporting(title: str) -> Iterator[Report]:
         print(f"{title}: iteration {done} of {steps}, loss {loss:.4g}{left}", file=sys.stderr, flush=True)
 
     yield line
-
-
-def open_unlabelled(data: str, folder: Path | None = None) -> Prepared:
-    """Open an unlabelled set by name (generated data are made on first use), or pack a folder of images and open that.
-
-    Parameters
-    ----------
-    data : str
-        Name of an unlabelled set, or a folder with .tif, .tiff and .png images of 8-bit grey values; a multipage
-        tif is a volume (Z, Y, X).
-    folder : Path, optional
-        Of prepared files.
-
-    Raises
-    ------
-    BadInput
-        Unknown name; a task; an empty folder; or one line per image that is not 8-bit grey.
-    """
-    if Path(data).is_dir() and not (is_name(data) and _is_registered(data)):
-        return Prepared(_pack(Path(data), folder))
-    if not is_name(data) or not (_is_registered(data) or store.prepared_path(data, folder).exists()):
-        error = unknown("unlabelled set", data, [spec.name for spec in tasks.all_unlabelled()])
-        raise BadInput(f"{error} (or give a folder of images)")
-    return _unlabelled_or_close(tasks.open_prepared(data, folder))
-
-
-def _is_registered(name: str) -> bool:
-    return any(spec.name == name for spec in tasks.all_unlabelled())
-
-
-def _unlabelled_or_close(data: Prepared) -> Prepared:
-    try:
-        return _unlabelled(data)
-    except BadInput:
-        data.close()
-        raise
-
-
-def _pack(source: Path, folder: Path | None) -> Path:
-    """Pack the images of ``source`` into a prepared file named like it, unless they already are."""
-    name = "".join(c if is_name(f"a{c}") else "-" for c in source.resolve().name.lower()).strip("-._")[:80]
-    if not is_name(name) or name in [spec.name for spec in (*tasks.all_unlabelled(), *tasks.all_tasks())]:
-        raise BadInput(f"{source}: the name {name!r} is taken or empty; rename the folder")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
-    if not files:
-        raise BadInput(f"{source}: no images ({', '.join(IMAGES)}); give a folder that holds some")
-    path = store.prepared_path(name, folder)
-    card = {"files": {str(f.relative_to(source)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}}
-    if path.exists():
-        with Prepared(path) as before:
-            if before.card == card:
-                return path
-            if not isinstance(before.spec, UnlabelledSet) or before.spec.dataset != "folder":
-                raise BadInput(f"{path}: another prepared set of this name; rename the folder {source}")
-    if faults := [fault for file in files if (fault := _image_fault(file))]:
-        raise BadInput(faults)
-    items = (
-        Item("train", str(file.relative_to(source)).replace(os.sep, ":"), _read_image(file), origin=str(file))
-        for file in files
-    )
-    store.write(path, UnlabelledSet(name=name, title=source.resolve().name, dataset="folder"), items, card)
-    return path
-
-
-def _image_fault(file: Path) -> str | None:
-    """Return what is wrong with a file, from its header."""
-    import tifffile
-    from PIL import Image, UnidentifiedImageError
-
-    remedy = "convert it to 8-bit grey, stretching the same range in every image"
-    try:
-        if file.suffix.lower() == ".png":
-            with Image.open(file) as image:
-                return None if image.mode == "L" else f"{file}: PNG of mode {image.mode}; {remedy}"
-        with tifffile.TiffFile(file) as tiff:
-            series = tiff.series[0]
-            if series.dtype == np.uint8 and len(series.shape) in (2, 3) and not series.keyframe.samplesperpixel > 1:
-                return None
-            return f"{file}: {series.dtype} of shape {series.shape}; {remedy}"
-    except (OSError, UnidentifiedImageError, tifffile.TiffFileError, IndexError) as error:
-        return f"{file}: cannot be read ({type(error).__name__}); remove it or fetch it again"
-
-
-def _read_image(file: Path) -> NDArray[np.uint8]:
-    """Return an image as (Z, Y, X)."""
-    import tifffile
-    from PIL import Image
-
-    if file.suffix.lower() == ".png":
-        with Image.open(file) as image:
-            return np.asarray(image)[None]
-    image_ZYX = tifffile.imread(file)
-    return image_ZYX if image_ZYX.ndim == 3 else image_ZYX[None]

@@ -1,0 +1,159 @@
+"""Images without labels: registered sets, folders of image files, and the tiles that pre-training is fed with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embench import store, tasks
+from embench.errors import BadInput
+from embench.names import is_name, unknown
+from embench.store import Prepared
+from embench.task import Item, UnlabelledSet
+
+SUFFIXES = (".tif", ".tiff", ".png")
+
+
+class Tiles:
+    """The images of an unlabelled set, cut into squares without overlap along every section.
+
+    A remainder at the end of an axis is a tile of its own when it has at least half of the side; a section shorter
+    than the side is taken whole. Tiles are read when asked for.
+
+    Parameters
+    ----------
+    data : Prepared
+        An unlabelled set.
+    side : int
+        Pixels.
+
+    Raises
+    ------
+    BadInput
+        When ``data`` is a task: its test images must not be learned from.
+    """
+
+    def __init__(self, data: Prepared, side: int) -> None:
+        if not isinstance(data.spec, UnlabelledSet):
+            known = ", ".join(spec.name for spec in tasks.all_unlabelled())
+            raise BadInput(f"{data.spec.name}: a task, not an unlabelled set; choose {known}, or a folder of images")
+        self.path = data.path
+        volumes = data.volumes("train")
+        rows = []
+        for number, volume in enumerate(volumes):
+            depth, height, width = volume.image.shape
+            grid = [(y, x, h, w) for y, h in _spans(height, side) for x, w in _spans(width, side)]
+            rows.append(np.array([(number, z, *tile) for z in range(depth) for tile in grid], np.int32))
+        self.index = np.concatenate(rows)
+        self._opened: tuple[int, Prepared, list[Any]] = (os.getpid(), data, volumes)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:
+        """Return one tile, uint8 (Y, X), at most side x side."""
+        process, _, volumes = self._opened
+        if process != os.getpid():  # a data worker reads through a file handle of its own
+            data = Prepared(self.path)
+            volumes = data.volumes("train")
+            self._opened = os.getpid(), data, volumes
+        item, z, y, x, height, width = self.index[number]
+        return volumes[item].image[z, y : y + height, x : x + width]
+
+
+def _spans(length: int, side: int) -> list[tuple[int, int]]:
+    """Return (start, length) of the tiles along an axis."""
+    whole, rest = divmod(length, side)
+    spans = [(n * side, side) for n in range(whole)]
+    if rest and (not whole or 2 * rest >= side):
+        spans.append((whole * side, rest))
+    return spans
+
+
+def open_unlabelled(data: str, folder: Path | None = None) -> Prepared:
+    """Open an unlabelled set by name (generated data are made on first use), or pack a folder of images and open that.
+
+    Parameters
+    ----------
+    data : str
+        Name of an unlabelled set, or a folder with .tif, .tiff and .png images of 8-bit grey values; a multipage
+        tif is a volume (Z, Y, X).
+    folder : Path, optional
+        Of prepared files.
+
+    Raises
+    ------
+    BadInput
+        Unknown name; an empty folder; or one line per image that is not 8-bit grey.
+    """
+    if Path(data).is_dir() and not (is_name(data) and _is_registered(data)):
+        return Prepared(_pack(Path(data), folder))
+    if not is_name(data) or not (_is_registered(data) or store.prepared_path(data, folder).exists()):
+        error = unknown("unlabelled set", data, [spec.name for spec in tasks.all_unlabelled()])
+        raise BadInput(f"{error} (or give a folder of images)")
+    return tasks.open_prepared(data, folder)
+
+
+def _is_registered(name: str) -> bool:
+    return any(spec.name == name for spec in tasks.all_unlabelled())
+
+
+def _pack(source: Path, folder: Path | None) -> Path:
+    """Pack the images of ``source`` into a prepared file named like it, unless they already are."""
+    name = "".join(c if is_name(f"a{c}") else "-" for c in source.resolve().name.lower()).strip("-._")[:80]
+    if not is_name(name) or _is_registered(name) or name in [task.name for task in tasks.all_tasks()]:
+        raise BadInput(f"{source}: the name {name!r} is taken or empty; rename the folder")
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise BadInput(f"{source}: no images ({', '.join(SUFFIXES)}); give a folder that holds some")
+    path = store.prepared_path(name, folder)
+    card = {"files": {str(f.relative_to(source)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}}
+    if path.exists():
+        with Prepared(path) as before:
+            if before.card == card:
+                return path
+            if not isinstance(before.spec, UnlabelledSet) or before.spec.dataset != "folder":
+                raise BadInput(f"{path}: another prepared set of this name; rename the folder {source}")
+    if faults := [fault for file in files if (fault := _image_fault(file))]:
+        raise BadInput(faults)
+    items = (
+        Item("train", str(file.relative_to(source)).replace(os.sep, ":"), _read_image(file), origin=str(file))
+        for file in files
+    )
+    store.write(path, UnlabelledSet(name=name, title=source.resolve().name, dataset="folder"), items, card)
+    return path
+
+
+def _image_fault(file: Path) -> str | None:
+    """Return what is wrong with a file, from its header."""
+    import tifffile
+    from PIL import Image, UnidentifiedImageError
+
+    remedy = "convert it to 8-bit grey, stretching the same range in every image"
+    try:
+        if file.suffix.lower() == ".png":
+            with Image.open(file) as image:
+                return None if image.mode == "L" else f"{file}: PNG of mode {image.mode}; {remedy}"
+        with tifffile.TiffFile(file) as tiff:
+            series = tiff.series[0]
+            if series.dtype == np.uint8 and len(series.shape) in (2, 3) and not series.keyframe.samplesperpixel > 1:
+                return None
+            return f"{file}: {series.dtype} of shape {series.shape}; {remedy}"
+    except (OSError, UnidentifiedImageError, tifffile.TiffFileError, IndexError) as error:
+        return f"{file}: cannot be read ({type(error).__name__}); remove it or fetch it again"
+
+
+def _read_image(file: Path) -> NDArray[np.uint8]:
+    """Return an image as (Z, Y, X)."""
+    import tifffile
+    from PIL import Image
+
+    if file.suffix.lower() == ".png":
+        with Image.open(file) as image:
+            return np.asarray(image)[None]
+    image_ZYX = tifffile.imread(file)
+    return image_ZYX if image_ZYX.ndim == 3 else image_ZYX[None]
