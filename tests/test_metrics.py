@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +201,14 @@ def test_counts_are_exact_at_every_edge(data: tuple[NDArray[Any], NDArray[np.boo
     assert histogram(scores, truth).counts_at(edge) == count(scores > edge, truth, [True])[True]
 
 
-def test_edges_rise_from_near_0_to_1_and_include_one_half() -> None:
-    edges = [ScoreHistogram._edge(i) for i in range(ScoreHistogram._BINS)]
-    assert all(a < b for a, b in pairwise(edges))
-    assert (edges[0], edges[-1]) == (2**-32, 1.0)
+def test_edges_rise_from_near_0_to_1_include_one_half_and_close_their_bin_on_the_right() -> None:
+    edges = np.array([ScoreHistogram._edge(index) for index in range(ScoreHistogram._BINS)], np.float32)
+    assert (np.diff(edges) > 0).all()
+    assert (edges[0], edges[-1]) == (2**-32, 1)
     assert 0.5 in edges
+    assert np.array_equal(ScoreHistogram._bin(edges), np.arange(len(edges)))
+    just_above = np.nextafter(edges[:-1], np.float32(1))
+    assert np.array_equal(ScoreHistogram._bin(just_above), np.arange(1, len(edges)))
 
 
 @given(scored)
