@@ -154,6 +154,8 @@ class Item:
         (Z, Y, X) uint8 label values; ``None`` for unlabelled images.
     origin : str
         The file or files it was read from, for messages.
+    notes : list of str
+        What had to be resolved, one line each; filled while the item is read, kept in the prepared file's card.
     """
 
     split: Split
@@ -161,6 +163,28 @@ class Item:
     image: Sections
     labels: Sections | None = None
     origin: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A published file (protocol 2).
+
+    Parameters
+    ----------
+    url : str
+    filename : str
+        What it is saved as.
+    sha256 : str or None
+        ``None``: not known; what comes is recorded and shown as unverified.
+    members : dict
+        Known SHA-256 of files inside an archive, by name.
+    """
+
+    url: str
+    filename: str
+    sha256: str | None = None
+    members: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +201,8 @@ class Dataset:
         folder ``source`` (``None`` for generated data); raises ``BadInput`` naming every offending file.
     generated : bool
         Needs no source: made on first use.
+    downloads : tuple of Download
+        The published files; none where they can only be fetched by hand.
     """
 
     name: str
@@ -184,3 +210,4 @@ class Dataset:
     read: Callable[[Path | None, str], Iterator[Item]]
     unlabelled: tuple[UnlabelledSet, ...] = ()
     generated: bool = False
+    downloads: tuple[Download, ...] = ()
