@@ -10,6 +10,7 @@ import numpy as np
 
 from embench import augment
 from embench.augment import Augmentation
+from embench.errors import BadInput
 
 HOLE = 16
 """Edge of a hole, pixels, whatever the crop."""
@@ -32,6 +33,11 @@ class Corruption(Augmentation):
         Edge of the square output, pixels.
     brightness_contrast, noise, blur, dropout : bool
         Which alterations may be applied; with none the input equals the target.
+
+    Raises
+    ------
+    BadInput
+        `crop` is not a positive whole number, or smaller than a hole.
     """
 
     crop: int = 224
@@ -42,6 +48,8 @@ class Corruption(Augmentation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.dropout and self.crop < HOLE:
+            raise BadInput(f"crop: found {self.crop}; give at least {HOLE}, the edge of a hole, or dropout=False")
         self._geometry, self._corruption  # noqa: B018 - a wrong argument shows here, not at the first image
 
     @property
