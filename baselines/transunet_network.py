@@ -143,7 +143,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
     """Scaled dot-product attention of (B, heads, tokens, size) tensors: fused on CUDA, two products elsewhere.
 
     On a CPU the two products are the faster form for small crops (36 tokens, 96 pixels) and the slower one from a
-    few hundred tokens on; either way attention is about one hundredth of a training step.
+    few hundred tokens on; either way attention is a few hundredths of a training step.
     """
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
