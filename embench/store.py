@@ -62,48 +62,48 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
     items : iterable of Item
         Read once, in order.
     card : dict, optional
-        What else is known of the preparation (source files and hashes), stored as JSON.
+        What else is known of the preparation (source files and hashes), stored as JSON with the items' ``notes``.
 
     Raises
     ------
     BadInput
-        Images and labels of different shape, label values outside the classes, no training or no test images:
-        one line per fault, every fault at once.
+        Whatever the items' sections raise on being read, images and labels of different shape, label values outside
+        the classes, no training or no test images: one line per fault, every fault at once.
     """
     import h5py
 
     faults: list[str] = []
+    notes: list[str] = []
     grey_levels = np.zeros(256, np.int64)
     splits: set[Split] = set()
-    with replacing(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            for item in items:
-                fault = _shape_fault(item)
-                if fault:
-                    faults.append(fault)
-                    continue
-                if f"{item.split}/{item.name}" in file:
-                    faults.append(f"{item.origin or item.name}: a second image called {item.name!r}; rename one")
-                    continue
-                splits.add(item.split)
-                group = file.create_group(f"{item.split}/{item.name}")
-                for z, section in _copy(group, "image", item.image, spec):
-                    if item.split == "train":
-                        grey_levels += np.bincount(section.ravel(), minlength=256)
-                    del z
-                if item.labels is not None:
-                    faults += _copy_labels(group, item, spec)
-            faults += _split_faults(spec, splits)
-            if faults:
-                raise BadInput(faults)
-            norms = getattr(spec, "norms", None) or norms_of(grey_levels)
-            file.attrs["format"] = FORMAT
-            file.attrs["kind"] = "task" if isinstance(spec, Task) else "unlabelled"
-            file.attrs["spec"] = json.dumps(asdict(spec))
-            file.attrs["norms"] = norms
-            file.attrs["card"] = json.dumps(card or {})
-            digest = _hash(file, spec)
-            file.attrs["hash"] = digest
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        for item in _until_fault(items, faults):
+            fault = _shape_fault(item)
+            if fault:
+                faults.append(fault)
+                continue
+            if f"{item.split}/{item.name}" in file:
+                faults.append(f"{item.origin or item.name}: a second image called {item.name!r}; rename one")
+                continue
+            splits.add(item.split)
+            group = file.create_group(f"{item.split}/{item.name}")
+            for _, section in _copy(group, "image", item.image, spec, faults):
+                if item.split == "train":
+                    grey_levels += np.bincount(section.ravel(), minlength=256)
+            if item.labels is not None:
+                faults += _copy_labels(group, item, spec, faults)
+            notes += item.notes
+        if faults := faults or _split_faults(spec, splits):
+            raise BadInput(dict.fromkeys(faults))
+        norms = getattr(spec, "norms", None) or norms_of(grey_levels)
+        file.attrs["format"] = FORMAT
+        file.attrs["kind"] = "task" if isinstance(spec, Task) else "unlabelled"
+        file.attrs["spec"] = json.dumps(asdict(spec))
+        file.attrs["norms"] = norms
+        told = {"notes": list(dict.fromkeys(notes))} if notes else {}
+        file.attrs["card"] = json.dumps({**(card or {}), **told})
+        digest = _hash(file, spec)
+        file.attrs["hash"] = digest
     return digest
 
 
@@ -168,7 +168,7 @@ class Prepared:
                     f"{path}: prepared format {attributes.get('format')!r}, expected {FORMAT}; "
                     f"run: embench prepare {path.stem} --force"
                 )
-            kind = Task if attributes["kind"] == "task" else UnlabelledSet
+            kind: type[Any] = Task if attributes["kind"] == "task" else UnlabelledSet
             self.spec: Task | UnlabelledSet = TypeAdapter(kind).validate_json(attributes["spec"])
             self.hash = str(attributes["hash"])
             mean, deviation = map(float, attributes["norms"])
@@ -217,39 +217,60 @@ def _shape_fault(item: Item) -> str | None:
 
 def _split_faults(spec: Task | UnlabelledSet, splits: set[Split]) -> list[str]:
     needed: tuple[Split, ...] = ("train", "test") if isinstance(spec, Task) else ("train",)
-    return [f"{spec.name}: no {split} images; check the source and the split" for split in needed if split not in splits]
+    missing = [split for split in needed if split not in splits]
+    return [f"{spec.name}: no {split} images; check the source and the split" for split in missing]
+
+
+def _until_fault(items: Iterable[Item], faults: list[str]) -> Iterator[Item]:
+    """Yield the items; what stops the reader becomes a fault beside those already found."""
+    try:
+        yield from items
+    except BadInput as error:
+        faults += error.lines
 
 
 def _copy(
-    group: h5py.Group, name: str, volume: Sections, spec: Task | UnlabelledSet
+    group: h5py.Group, name: str, volume: Sections, spec: Task | UnlabelledSet, faults: list[str]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Copy ``volume`` into a compressed dataset slab by slab, giving each section as it passes."""
+    """Copy ``volume`` into a compressed dataset slab by slab, giving each section as it passes.
+
+    A section that cannot be read is one more fault, so that all are known at the end.
+    """
     depth = volume.shape[0]
     isotropic = isinstance(spec, Task) and (len(spec.training_axes) > 1 or len(spec.scoring.axes) > 1)
     chunk = tuple(min(a, b) for a, b in zip(_CUBE if isotropic else _CHUNK, volume.shape, strict=True))
     target = group.create_dataset(name, volume.shape, np.uint8, chunks=chunk, compression="gzip", compression_opts=1)
     for start in range(0, depth, chunk[0]):
-        slab = [np.asarray(volume[z]) for z in range(start, min(start + chunk[0], depth))]
+        slab = [_section(volume, z, faults) for z in range(start, min(start + chunk[0], depth))]
         for offset, section in enumerate(slab):
-            if section.dtype != np.uint8:
-                raise TypeError(f"{name} of {group.name}: {section.dtype}, a reader must give uint8")
+            if section.dtype != np.uint8 or section.shape != tuple(volume.shape[1:]):
+                found = f"{section.dtype} {section.shape}"
+                raise TypeError(f"{name} of {group.name}: {found}, a reader must give uint8 {volume.shape[1:]}")
             yield start + offset, section
         target[start : start + len(slab)] = np.stack(slab)
 
 
-def _copy_labels(group: h5py.Group, item: Item, spec: Task | UnlabelledSet) -> list[str]:
-    assert item.labels is not None and isinstance(spec, Task)
+def _section(volume: Sections, z: int, faults: list[str]) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(volume[z])
+    except BadInput as error:
+        faults += error.lines
+        return np.zeros(volume.shape[1:], np.uint8)
+
+
+def _copy_labels(group: h5py.Group, item: Item, spec: Task | UnlabelledSet, faults: list[str]) -> list[str]:
+    assert item.labels is not None
+    assert isinstance(spec, Task)
     strange: dict[int, int] = {}
-    for z, section in _copy(group, "labels", item.labels, spec):
+    for z, section in _copy(group, "labels", item.labels, spec, faults):
         if section.max() >= len(spec.classes):
             for value in np.unique(section[section >= len(spec.classes)]):
                 strange.setdefault(int(value), z)
     if not strange:
         return []
     found = ", ".join(f"{value} (first in section {z})" for value, z in sorted(strange.items()))
-    return [
-        f"{item.origin or item.name}: label values {found} outside the classes 0..{len(spec.classes) - 1} of {spec.name}"
-    ]
+    where = item.origin or item.name
+    return [f"{where}: label values {found} outside the classes 0..{len(spec.classes) - 1} of {spec.name}"]
 
 
 def _hash(file: h5py.File, spec: Task | UnlabelledSet) -> str:

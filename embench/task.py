@@ -211,3 +211,8 @@ class Dataset:
     unlabelled: tuple[UnlabelledSet, ...] = ()
     generated: bool = False
     downloads: tuple[Download, ...] = ()
+
+    @property
+    def specs(self) -> tuple[Task | UnlabelledSet, ...]:
+        """Everything that is prepared from it."""
+        return (*self.tasks, *self.unlabelled)

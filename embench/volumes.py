@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench.errors import BadInput
-from embench.task import Sections
+from embench.task import Sections, Split
 
 SUFFIXES = (".png", ".tif", ".tiff", ".nii", ".nii.gz", ".nrrd", ".h5", ".hdf5", ".hdf", ".zarr")
 """What :func:`open_volume` reads, by the end of a file's name (``.zarr`` is a folder)."""
@@ -687,3 +687,40 @@ def pair(images: Iterable[Path], masks: Iterable[Path], key: Callable[[Path], st
     if faults:
         raise BadInput(faults)
     return [(ours[name], theirs[name]) for name in sorted(ours, key=lambda name: natural(ours[name]))]
+
+
+def pair_folders(
+    listing: Listing,
+    folders: Iterable[tuple[Split, Sequence[str], Sequence[str]]],
+    key: Callable[[Path], str] = stem,
+) -> list[tuple[Split, Path, Path]]:
+    """Pair the images and masks of each split.
+
+    Parameters
+    ----------
+    listing : Listing
+    folders : iterable of (split, image folders, mask folders)
+        Folders as in :meth:`Listing.within`: alternatives, the first that is there counts.
+    key : callable
+        What an image and its mask have in common.
+
+    Raises
+    ------
+    BadInput
+        One line per folder without pictures and per file without partner.
+    """
+    faults: list[str] = []
+    pairs: list[tuple[Split, Path, Path]] = []
+    for split, *both in folders:
+        images, masks = ([file for file in listing.within(*tails) if is_image(file)] for tails in both)
+        for files, tails in zip((images, masks), both, strict=True):
+            if not files:
+                faults.append(f"{listing.root}: no pictures in {tails[0]}")
+        if images and masks:
+            try:
+                pairs += [(split, image, mask) for image, mask in pair(images, masks, key)]
+            except BadInput as error:
+                faults += error.lines
+    if faults:
+        raise BadInput(faults)
+    return pairs

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from embench import store
 from embench.errors import BadInput
 from embench.names import unknown
 from embench.task import Dataset, Task, UnlabelledSet
 
+Sources = Path | Sequence[Path] | None
+
 DATASETS: dict[str, str] = {
     "mini": "embench.tasks.mini:DATASET",
     "vnc": "embench.tasks.vnc:DATASET",
+    "cremi": "embench.tasks.cremi:DATASET",
+    "guay": "embench.tasks.guay:DATASET",
+    "kasthuri": "embench.tasks.kasthuri:DATASET",
+    "perez": "embench.tasks.perez:DATASET",
+    "urocell": "embench.tasks.urocell:DATASET",
+    "lucchi": "embench.tasks.lucchi:DATASET",
+    "all-mito": "embench.tasks.all_mito:DATASET",
 }
 """Data set name -> module and attribute."""
 
@@ -30,6 +39,16 @@ SUITES: dict[str, tuple[str, ...]] = {
         "mini-urocell",
     ),
     "vnc": ("vnc-mito", "vnc-synapse"),
+    "published": (
+        "cremi",
+        "guay",
+        "kasthuri",
+        "perez-lyso",
+        "perez-mito",
+        "perez-nuclei",
+        "perez-nucleoli",
+        "urocell",
+    ),
 }
 """Suite name -> its tasks."""
 
@@ -41,9 +60,9 @@ def find_dataset(name: str) -> Dataset:
         module, _, attribute = DATASETS[name].partition(":")
         return getattr(import_module(module), attribute)
     for dataset in map(find_dataset, DATASETS):
-        if any(spec.name == name for spec in (*dataset.tasks, *dataset.unlabelled)):
+        if any(spec.name == name for spec in dataset.specs):
             return dataset
-    known = [spec.name for dataset in map(find_dataset, DATASETS) for spec in (*dataset.tasks, *dataset.unlabelled)]
+    known = [spec.name for dataset in map(find_dataset, DATASETS) for spec in dataset.specs]
     raise unknown("task or data set", name, [*DATASETS, *known])
 
 
@@ -77,7 +96,7 @@ def find_suite(name: str) -> list[Task]:
 
 
 def prepare(
-    name: str, source: Path | None = None, folder: Path | None = None, *, force: bool = False
+    name: str, source: Sources = None, folder: Path | None = None, *, force: bool = False
 ) -> list[tuple[str, Path, bool]]:
     """Prepare a task, an unlabelled set, or everything of a data set.
 
@@ -85,8 +104,9 @@ def prepare(
     ----------
     name : str
         Of a data set, or of one thing prepared from it.
-    source : Path, optional
-        Folder of published files; not used by generated data.
+    source : Path or sequence of Path, optional
+        Published files: a folder, a zip archive, or single files; by default what was fetched
+        (:mod:`embench.fetch`). Not used by generated data.
     folder : Path, optional
         Folder of prepared files (default :func:`embench.store.data_folder`).
     force : bool
@@ -97,17 +117,33 @@ def prepare(
     list of (str, Path, bool)
         Name, prepared file, and whether it was written now.
     """
+    from embench import fetch
+
     dataset = find_dataset(name)
-    wanted = [spec for spec in (*dataset.tasks, *dataset.unlabelled) if name in (dataset.name, spec.name)]
-    done = []
-    for spec in wanted:
-        path = store.prepared_path(spec.name, folder)
-        if fresh := force or not _is_prepared(path, spec, strict=not dataset.generated):
-            if source is None and not dataset.generated:
-                raise BadInput(f"{spec.name}: give the folder of its files: embench prepare {name} --source DIR")
-            store.write(path, spec, dataset.read(source, spec.name), _card(source))
-        done.append((spec.name, path, fresh))
-    return done
+    data = folder or store.data_folder()
+    specs = [spec for spec in dataset.specs if name in (dataset.name, spec.name)]
+    strict = not dataset.generated
+    paths = {spec.name: store.prepared_path(spec.name, data) for spec in specs}
+    waiting = [spec for spec in specs if force or not _is_prepared(paths[spec.name], spec, strict=strict)]
+    if waiting and dataset.generated:
+        for spec in waiting:
+            store.write(paths[spec.name], spec, dataset.read(None, spec.name), {"source": "generated"})
+    elif waiting:
+        sources = [source] if isinstance(source, Path) else source or fetch.fetched(dataset, data)
+        if not sources:
+            raise BadInput(f"{waiting[0].name}: its files are not here; {how_to_prepare(dataset)}")
+        with fetch.opened(dataset, sources, data) as (root, card):
+            for spec in waiting:
+                store.write(paths[spec.name], spec, dataset.read(root, spec.name), card)
+    return [(spec.name, paths[spec.name], spec in waiting) for spec in specs]
+
+
+def how_to_prepare(dataset: Dataset) -> str:
+    """Return the commands that bring the files of a data set into the prepared format."""
+    by_hand = f"embench prepare {dataset.name} --source DIR|ZIP|FILE"
+    if not dataset.downloads:
+        return f"run: {by_hand}"
+    return f"run: embench fetch {dataset.name}, then embench prepare {dataset.name}; or with your own files: {by_hand}"
 
 
 def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
@@ -125,7 +161,7 @@ def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
         except BadInput:
             raise BadInput(f"{name}: not prepared in {path.parent}") from None
         if not dataset.generated:
-            raise BadInput(f"{name}: not prepared in {path.parent}; run: embench prepare {dataset.name} --source DIR")
+            raise BadInput(f"{name}: not prepared in {path.parent}; {how_to_prepare(dataset)}")
     if not path.exists() or _stale(path, name):
         prepare(name, None, folder, force=True)
     return store.Prepared(path)
@@ -133,7 +169,7 @@ def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
 
 def _stale(path: Path, name: str) -> bool:
     """Whether ``path`` holds generated data of another version of its generator."""
-    specs = [spec for spec in (*all_tasks(), *all_unlabelled()) if spec.name == name]
+    specs = [spec for dataset in map(find_dataset, DATASETS) for spec in dataset.specs if spec.name == name]
     if not specs or not find_dataset(name).generated:
         return False
     with store.Prepared(path) as prepared:
@@ -149,7 +185,3 @@ def _is_prepared(path: Path, spec: Task | UnlabelledSet, *, strict: bool) -> boo
     if strict:
         raise BadInput(f"{path}: prepared from another description of {spec.name}; add --force to prepare it again")
     return False
-
-
-def _card(source: Path | None) -> dict[str, Any]:
-    return {"source": source.name if source else "generated"}
