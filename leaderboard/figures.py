@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-WIDTH = 720
+WIDTH = 560
 COLOURS = 8
 """How many series have a colour of their own (``.c0`` … ``.c7`` in the style sheet); further ones are grey."""
 
@@ -44,13 +44,13 @@ class Curve:
 
 def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
     """Draw horizontal box plots with a point per seed: quartiles, median, whiskers to 1.5 IQR as seaborn's."""
-    left, right, top, step = 232, 20, 14, 38
+    left, right, top, step = 14, 20, 8, 46
     height = top + step * len(series) + 44
     scale = _Scale([score for each in series for score in each.scores], left, WIDTH - right)
     parts = [_x_axis(scale, top, height - 40, axis)]
     for k, each in enumerate(series):
-        middle = top + step * k + step / 2
-        parts.append(_text(left - 10, middle + 4, _short(each.label, 33), "end", full=each.label))
+        middle = top + step * k + 32
+        parts.append(_text(left, middle - 16, _short(each.label, 70), "start", full=each.label))
         if not len(each.scores):
             parts.append(_text(left + 6, middle + 4, "no finished trial", "start", "muted"))
             continue
@@ -87,7 +87,7 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
 
 def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
     """Draw score against iteration: mean over seeds as a line, their range as a band, names at the line's end."""
-    left, right, top, height = 52, 220, 14, 360
+    left, right, top, height = 42, 172, 26, 360
     bottom = height - 44
     known = [each for each in series if len(each.iterations)]
     across = _Scale([0, *(float(i) for each in known for i in each.iterations)], left, WIDTH - right, tight=True)
@@ -120,7 +120,7 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
             f'<g class="{_colour(each.colour)}"><path class="leader" '
             f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{WIDTH - right + 14:.1f} {y:.1f}"/></g>'
         )
-        parts.append(_text(WIDTH - right + 18, y + 4, _short(each.label, 30), "start", full=each.label))
+        parts.append(_text(WIDTH - right + 18, y + 4, _short(each.label, 22), "start", full=each.label))
     described = "; ".join(
         f"{each.label}: from {each.mean[0]:.3f} at {each.iterations[0]} to {each.mean[-1]:.3f} "
         f"at {each.iterations[-1]} iterations"
@@ -140,7 +140,8 @@ def interval_bar(low: float, middle: float, high: float, first: float, last: flo
     line = "" if isnan(low) else f'<path class="line" d="M{at(low):.1f} 8H{at(high):.1f}"/>'
     return Markup(
         f'<svg class="interval" width="{width}" height="{height}" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<path class="rail" d="M5 8H{width - 5}"/>{line}<circle class="dot" cx="{at(middle):.1f}" cy="8" r="3.6"/></svg>'
+        f'<path class="rail" d="M5 8H{width - 5}"/>{line}'
+        f'<circle class="dot" cx="{at(middle):.1f}" cy="8" r="3.6"/></svg>'
     )
 
 
@@ -148,7 +149,8 @@ def critical_difference(labels: Sequence[str], ranks: NDArray[np.float64], diffe
     """Draw Demsar's diagram: mean ranks on a line, bars joining rows closer than the critical difference."""
     order = np.argsort(ranks)
     half = (len(order) + 1) // 2
-    left, right, top, step = 250, WIDTH - 250, 46, 24
+    width = 760
+    left, right, top, step = 250, width - 250, 46, 24
     last = max(len(order), 2)
 
     def at(rank: float) -> float:
@@ -167,17 +169,21 @@ def critical_difference(labels: Sequence[str], ranks: NDArray[np.float64], diffe
     parts.append(_text(at(1 + reach) + 6, 16, f"critical difference {difference:.2f}", "start", "muted"))
     for k, (start, end) in enumerate(bars):
         y = top + 10 + 9 * k
-        parts.append(f'<path class="clique" d="M{at(ranks[order[start]]) - 4:.1f} {y}H{at(ranks[order[end]]) + 4:.1f}"/>')
+        first, final = at(float(ranks[order[start]])), at(float(ranks[order[end]]))
+        parts.append(f'<path class="clique" d="M{first - 4:.1f} {y}H{final + 4:.1f}"/>')
     for k, row in enumerate(order):
         x = at(float(ranks[row]))
         on_left = k < half
         y = base + step * (k if on_left else len(order) - 1 - k) + 8
         edge = left - 8 if on_left else right + 8
         parts.append(f'<path class="axis" d="M{x:.1f} {top}V{y:.1f}H{edge}"/>')
-        label = f"{_short(labels[row], 28)} {ranks[row]:.2f}" if on_left else f"{ranks[row]:.2f} {_short(labels[row], 28)}"
-        parts.append(_text(edge + (-6 if on_left else 6), y + 4, label, "end" if on_left else "start", full=labels[row]))
+        name, rank = _short(labels[row], 28), f"{ranks[row]:.2f}"
+        if on_left:
+            parts.append(_text(edge - 6, y + 4, f"{name} {rank}", "end", full=labels[row]))
+        else:
+            parts.append(_text(edge + 6, y + 4, f"{rank} {name}", "start", full=labels[row]))
     described = "; ".join(f"{labels[row]}: mean rank {ranks[row]:.2f}" for row in order)
-    return _svg(WIDTH, height, title, f"Critical difference {difference:.2f}. {described}", parts)
+    return _svg(width, height, title, f"Critical difference {difference:.2f}. {described}", parts)
 
 
 class _Scale:
@@ -191,11 +197,16 @@ class _Scale:
         first = np.floor(low / step) * step if not tight else low
         last = np.ceil(high / step) * step if not tight else high
         self.low, self.high, self.start, self.end = float(first), float(last), start, end
-        self.ticks = [float(t) for t in np.arange(np.ceil(low / step if tight else first / step), last / step + 1e-9) * step]
+        start_tick = np.ceil((low if tight else first) / step)
+        self.ticks = [float(tick) for tick in np.arange(start_tick, last / step + 1e-9) * step]
         self.digits = max(0, -int(np.floor(np.log10(step) + 1e-9)))
 
     def __call__(self, value: float) -> float:
         return self.start + (self.end - self.start) * (float(value) - self.low) / (self.high - self.low)
+
+    def name(self, tick: float) -> str:
+        """Return a tick's label, with as many digits as the step needs."""
+        return f"{tick:.{self.digits}f}"
 
 
 def _round_step(rough: float) -> float:
@@ -205,17 +216,16 @@ def _round_step(rough: float) -> float:
 
 def _x_axis(scale: _Scale, top: float, bottom: float, name: str) -> str:
     lines = "".join(f"M{scale(tick):.1f} {top}V{bottom}" for tick in scale.ticks)
-    ticks = "".join(_text(scale(tick), bottom + 17, f"{tick:.{scale.digits}f}", "middle", "muted") for tick in scale.ticks)
-    return (
-        f'<path class="grid" d="{lines}"/>{ticks}'
-        + _text((scale.start + scale.end) / 2, bottom + 36, name, "middle", "muted")
+    ticks = "".join(_text(scale(tick), bottom + 17, scale.name(tick), "middle", "muted") for tick in scale.ticks)
+    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(
+        (scale.start + scale.end) / 2, bottom + 36, name, "middle", "muted"
     )
 
 
 def _y_axis(scale: _Scale, left: float, right: float, name: str) -> str:
     lines = "".join(f"M{left} {scale(tick):.1f}H{right}" for tick in scale.ticks)
-    ticks = "".join(_text(left - 8, scale(tick) + 4, f"{tick:.{scale.digits}f}", "end", "muted") for tick in scale.ticks)
-    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(left - 8, 11, name, "end", "muted")
+    ticks = "".join(_text(left - 8, scale(tick) + 4, scale.name(tick), "end", "muted") for tick in scale.ticks)
+    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(4, 14, name, "start", "muted")
 
 
 def _spread_out(wanted: list[float], gap: float, top: float, bottom: float) -> list[float]:

@@ -21,7 +21,15 @@ from leaderboard.table import Cell, Column, Trial
 LARGEST_SIDE = 640
 AT_MOST_PER_ITEM = 24
 FALSE_POSITIVE, FALSE_NEGATIVE, OTHER_CLASS = (213, 94, 0), (0, 114, 178), (204, 121, 167)
-CLASS_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 121, 167), (213, 94, 0), (0, 114, 178))
+CLASS_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (204, 121, 167),
+    (213, 94, 0),
+    (0, 114, 178),
+)
 """Okabe and Ito's palette, told apart by colour-blind readers; label value 1 has the first."""
 
 _NAME = re.compile(r"seed-(\d+)\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
@@ -123,7 +131,7 @@ def _place(name: str, trial: Trial) -> tuple[str, int]:
     match = _NAME.fullmatch(name)
     path = trial.path.parent / name
     if match is None or ".." in Path(name).parts or not path.resolve().is_relative_to(trial.path.parent.resolve()):
-        raise BadInput(f"{trial.path}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside the result")
+        raise BadInput(f"{trial.path}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside it")
     return match["item"], int(match["index"])
 
 
@@ -150,7 +158,8 @@ def _draw(
         image, truth = volume.section(0, section.index)
         assert truth is not None
         if truth.shape != labels.shape:
-            raise BadInput(f"{trial.path}: section {section.item} {section.index}: {labels.shape}, the data has {truth.shape}")
+            where = f"{trial.path}: section {section.item}, {section.index}"
+            raise BadInput(f"{where}: {labels.shape}, but the data has {truth.shape}; run the trial again")
         if section.image is None:
             section.image, section.truth = f"{folder}/{stem}.png", f"{folder}/{stem}-truth.png"
             _save(Image.fromarray(_reduced(image, step)), out / section.image)

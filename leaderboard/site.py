@@ -236,9 +236,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
         }
         for row in order
     ]
-    boxes = [
-        figures.Series(row, content.colours[row], cells[row].scores.tolist(), cells[row].seeds) for row in order
-    ]
+    boxes = [figures.Series(row, content.colours[row], cells[row].scores.tolist(), cells[row].seeds) for row in order]
     converged = [curve for row in order if (curve := _curve(row, content.colours[row], cells[row])) is not None]
     where = "synthetic data" if column.synthetic else "real data"
     curve_frame = pd.DataFrame(
@@ -268,15 +266,17 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
         "pictures": pictures,
         "viewer": _viewer(pictures, order),
         "legend": [
-            {"name": name, "colour": "#%02x%02x%02x" % sections.colour_of(label), "index": (label - 1) % 7}
-            for label, name in enumerate(column.fingerprint.classes)
-            if label
+            {"name": name, "index": (label - 1) % 7} for label, name in enumerate(column.fingerprint.classes) if label
         ],
         "files": {
             "scores": site.table(
                 f"{column.slug}-scores",
                 pd.DataFrame(
-                    [{"row": row, "seed": s, "score": v} for row in order for s, v in zip(cells[row].seeds, cells[row].scores, strict=True)],
+                    [
+                        {"row": row, "seed": trial.result.seed, "score": trial.score}
+                        for row in order
+                        for trial in cells[row].trials
+                    ],
                     columns=["row", "seed", "score"],
                 ),
             ),
@@ -287,7 +287,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
                         {
                             "row": line["label"],
                             **{k: v for k, v in line.items() if isinstance(v, float | int) and k != "rank"},
-                            **{f"iou_{c['name']}": v for c, v in zip(_scored_classes(column), line["classes"], strict=True)},
+                            **line["classes"],
                         }
                         for line in lines
                     ]
@@ -461,12 +461,12 @@ def _scored_classes(column: Column) -> list[dict[str, Any]]:
     ]
 
 
-def _class_scores(cell: Cell, column: Column) -> list[float]:
-    finals = [trial.result.final for trial in cell.trials]
-    return [
-        _mean_or_nan([final.class_iou.get(label) for final in finals if final is not None])
-        for label in column.fingerprint.scoring["classes"]
-    ]
+def _class_scores(cell: Cell, column: Column) -> dict[str, float]:
+    finals = [trial.result.final for trial in cell.trials if trial.result.final is not None]
+    return {
+        f"iou {each['name']}": _mean_or_nan([final.class_iou.get(each["label"]) for final in finals])
+        for each in _scored_classes(column)
+    }
 
 
 def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:
@@ -494,9 +494,7 @@ def _curve(row: str, colour: int, cell: Cell) -> figures.Curve | None:
     if not iterations:
         return None
     values = np.array([[each[i] for i in iterations] for each in finished])
-    return figures.Curve(
-        row, colour, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0)
-    )
+    return figures.Curve(row, colour, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0))
 
 
 def _viewer(pictures: sections.Sections, order: Sequence[str]) -> dict[str, Any] | None:
@@ -717,4 +715,3 @@ def _facts(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_facts(each) for each in value)
     return "–" if value is None else str(value)
-

@@ -144,7 +144,9 @@ def cliffs_delta(first: ArrayLike, second: ArrayLike) -> float:
     return float(np.sign(np.subtract.outer(x, y)).mean())
 
 
-def non_inferior(first: ArrayLike, second: ArrayLike, margin: float, level: float = LEVEL) -> Verdict | Literal["non-inferior"]:
+def non_inferior(
+    first: ArrayLike, second: ArrayLike, margin: float, level: float = LEVEL
+) -> Verdict | Literal["non-inferior"]:
     """Whether ``first`` is worse than ``second`` by less than ``margin``, one-sided at ``level``.
 
     Returns
@@ -165,7 +167,9 @@ def signed_rank(first: ArrayLike, second: ArrayLike) -> float:
     return 1.0 if np.array_equal(x, y) else float(stats.wilcoxon(x, y).pvalue)
 
 
-def percent_difference(means: Mapping[str, float], baseline: str, otherwise: str) -> tuple[dict[str, float], str | None]:
+def percent_difference(
+    means: Mapping[str, float], baseline: str, otherwise: str
+) -> tuple[dict[str, float], str | None]:
     """Return each row's difference from the baseline in percent, and against which row it was taken.
 
     Against ``otherwise`` where the baseline scores 0.000, as the paper does on CREMI (protocol 5, Figure S1);
@@ -300,14 +304,12 @@ def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[Arra
 class Friedman:
     """The Friedman test with Nemenyi's comparisons (Demsar 2006).
 
-    ``mean_ranks`` per row (1 is best); ``critical_difference`` of two mean ranks at the level; ``pairs`` the
-    (rows, rows) Nemenyi p-values.
+    ``mean_ranks`` per row (1 is best); ``critical_difference`` of two mean ranks at the level.
     """
 
     p: float
     mean_ranks: Floats
     critical_difference: float
-    pairs: Floats
 
 
 def mean_ranks(scores: Floats) -> Floats:
@@ -323,17 +325,19 @@ def friedman(scores: Floats, level: float = LEVEL) -> Friedman:
     scores : ndarray, shape (tasks, rows)
         At least two tasks and three rows.
     """
-    import pandas as pd
-    from scikit_posthocs import posthoc_nemenyi_friedman
-
     tasks, rows = scores.shape
-    pairs = posthoc_nemenyi_friedman(pd.DataFrame(scores)).to_numpy(float)
     return Friedman(
         p=float(stats.friedmanchisquare(*scores.T).pvalue),
         mean_ranks=mean_ranks(scores),
         critical_difference=critical_difference(rows, tasks, level),
-        pairs=pairs,
     )
+
+
+def nemenyi(ranks: Floats, tasks: int) -> Floats:
+    """Return Nemenyi's p-value of every pair of mean ranks over ``tasks`` tasks, shape (rows, rows)."""
+    rows = len(ranks)
+    distance = np.abs(np.subtract.outer(ranks, ranks)) / sqrt(rows * (rows + 1) / (6 * tasks))
+    return np.asarray(stats.studentized_range.sf(distance * sqrt(2), rows, inf), float)
 
 
 def critical_difference(rows: int, tasks: int, level: float = LEVEL) -> float:

@@ -312,9 +312,7 @@ def boards(trials: Sequence[Trial]) -> list[Board]:
     found = []
     for kind in KINDS:
         keys = {trial.column for trial in trials if trial.kind == kind}
-        members = [
-            trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")
-        ]
+        members = [trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")]
         for layer, chosen in enumerate(_layers(members)):
             inside = [trial for trial in members if trial.column in chosen]
             found.append(

@@ -120,9 +120,7 @@ def write(results: list[TrialResult], folder: Path) -> Path:
     return folder
 
 
-def suite(
-    models: dict[str, float], tasks: list[Task], seeds: int = 6, **changes: Any
-) -> list[TrialResult]:
+def suite(models: dict[str, float], tasks: list[Task], seeds: int = 6, **changes: Any) -> list[TrialResult]:
     """Return every model on every task under every seed, each task a little harder than the one before."""
     return [
         result(model, on, seed, max(0.02, quality - 0.05 * k), **changes)
@@ -155,8 +153,8 @@ def _snapshot(
         images=tuple(images),
         diagnostics=Diagnostics(
             average_precision={label: min(1.0, total + 0.1) for label in labels},
-            largest_score={label: 0.98 if total > 0.01 else 0.49 for label in labels},
-            threshold={label: 0.4 for label in labels},
+            largest_score=dict.fromkeys(labels, 0.98 if total > 0.01 else 0.49),
+            threshold=dict.fromkeys(labels, 0.4),
             tuned_iou={label: min(1.0, total + 0.02) if tuned is None else tuned for label in labels},
         ),
         seconds=iteration * 0.3,

@@ -112,7 +112,7 @@ if (form) {
     }
     status.textContent = shown === rows.length ? "" : `${shown} of ${rows.length} rows shown; ranks are those among all rows.`;
   };
-  form.addEventListener("input", update);
+  for (const event of ["input", "change"]) form.addEventListener(event, update);
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
 }
@@ -190,7 +190,7 @@ if (pairTable) {
     const entry = data.against.find((each) => each.slug === second.value);
     const summary = document.getElementById("pair");
     summary.textContent = "";
-    pairTable.hidden = !entry || !entry.tests.length;
+    document.getElementById("pair-region").hidden = !entry || !entry.tests.length;
     if (!entry) return;
     const said = document.createElement("p");
     if (!entry.tests.length) {
@@ -243,6 +243,7 @@ if (pairTable) {
   });
   second.addEventListener("change", () => { history.replaceState(null, "", "#" + encodeURIComponent(second.value)); show(); });
   const asked = decodeURIComponent(location.hash.slice(1));
-  if ([...second.options].some((option) => option.value === asked)) second.value = asked;
+  const likely = data.against.find((each) => each.slug === asked) ?? data.against.find((each) => each.tests.length);
+  if (likely) second.value = likely.slug;
   show();
 }

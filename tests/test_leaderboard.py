@@ -1,0 +1,452 @@
+"""From result files to boards and pages: who is ranked with whom, what is missing, what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import made_results as made
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from embench import store
+from embench.errors import BadInput
+from embench.results import TrialResult, save
+from embench.task import Item, Scoring
+from leaderboard import cli, site, table
+from leaderboard.published import PUBLISHED
+
+MITO = made.task("made-mito")
+SYNAPSE = made.task("made-synapse")
+TOY = made.task("made-toy", synthetic=True)
+MODELS = {"retina": 0.7, "transunet": 0.55, "unet-resnet50": 0.4}
+
+
+def trials(results: list[TrialResult]) -> list[table.Trial]:
+    return [table.trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)]
+
+
+def board(results: list[TrialResult], kind: str) -> table.Board:
+    return next(each for each in table.boards(trials(results)) if each.kind == kind)
+
+
+def rank(results: list[TrialResult], kind: str = "published") -> pd.DataFrame:
+    return table.rank(board(results, kind), np.random.default_rng(0), draws=500)
+
+
+# ---- boards
+
+
+def test_complete_rows_are_ranked_by_their_mean_over_tasks() -> None:
+    ranking = rank(made.suite(MODELS, [MITO, SYNAPSE]))
+    assert ranking["row"].tolist() == ["retina", "transunet", "unet-resnet50"]
+    assert ranking["rank"].tolist() == [1, 2, 3]
+    assert (ranking["low"] <= ranking["mean"]).all()
+    assert (ranking["mean"] <= ranking["high"]).all()
+
+
+def test_synthetic_and_real_trials_stand_on_different_boards() -> None:
+    found = table.boards(trials(made.suite(MODELS, [MITO, TOY], seeds=3)))
+    assert [(each.kind, [c.task for c in each.columns]) for each in found] == [
+        ("published", ["made-mito"]),
+        ("synthetic", ["made-toy"]),
+    ]
+
+
+def test_rows_with_different_fingerprints_share_no_ranking() -> None:
+    results = made.suite(MODELS, [MITO], seeds=3)
+    results += made.suite({"retina": 0.9}, [MITO], seeds=3, data_hash="ab" * 32)
+    first, second = table.boards(trials(results))
+    assert (first.rows, second.rows) == (["retina", "transunet", "unet-resnet50"], ["retina"])
+    assert first.columns[0].key != second.columns[0].key
+    assert first.columns[0].label != second.columns[0].label
+
+
+@pytest.mark.parametrize("changed", ["iterations", "classes", "scoring"])
+def test_budget_classes_and_scoring_each_make_another_fingerprint(changed: str) -> None:
+    other = {
+        "iterations": made.result(iterations=10, data_hash="0" * 64),
+        "classes": made.result(on=made.task(classes=("background", "synapse")), data_hash="0" * 64),
+        "scoring": made.result(on=made.task(scoring=Scoring("2d", match_instances=True)), data_hash="0" * 64),
+    }[changed]
+    one = made.result(data_hash="0" * 64)
+    assert one.fingerprint.digest != other.fingerprint.digest
+    assert [line.partition(":")[0] for line in table.differences(one.fingerprint, other.fingerprint)] == [changed]
+    assert table.differences(one.fingerprint, one.fingerprint) == []
+
+
+def test_another_recipe_is_its_own_row_of_the_open_track_beside_the_published_pairing() -> None:
+    results = made.suite(MODELS, [MITO, SYNAPSE], seeds=3)
+    results += [made.result("unet-resnet50", MITO, seed, 0.6, recipe="retina") for seed in range(3)]
+    assert "unet-resnet50+retina" not in board(results, "published").rows
+    opened = board(results, "open")
+    assert [column.task for column in opened.columns] == ["made-mito"]
+    assert opened.ranked == ["retina", "transunet", "unet-resnet50", "unet-resnet50+retina"]
+    assert "unet-resnet50+retina" not in opened.published_rows
+
+
+def test_overrides_of_the_recipe_are_stated_in_the_row() -> None:
+    changed = made.result("retina", MITO, crop=96, batch=8)
+    (trial,) = trials([changed])
+    assert trial.row == "retina@crop=96"  # the task is not registered: its batch size is not known here
+    assert trial.kind == "open"
+    assert table.overrides(changed.recipe, MITO) == "crop=96,batch=8"
+    assert table.overrides({**changed.recipe, "crop": 224, "batch_size": 16}, MITO) == "inference"
+    assert table.overrides(made.result("retina", MITO).recipe, MITO) == ""
+    assert table.overrides({**made.result("retina", MITO).recipe, "learning_rate": 0.1}, MITO) == "learning_rate=0.1"
+
+
+def test_a_track_that_its_own_recipe_contradicts_is_not_believed() -> None:
+    (trial,) = trials([made.result("retina", MITO, crop=96, track="published")])
+    assert trial.kind == "open"
+
+
+def test_incomplete_rows_are_unranked_and_say_what_is_missing() -> None:
+    results = made.suite(MODELS, [MITO, SYNAPSE], seeds=4)
+    results += [made.result("one-task", MITO, seed) for seed in range(4)]
+    results += [made.result("few-seeds", on, seed) for on in (MITO, SYNAPSE) for seed in range(2)]
+    results += [made.result("gap", MITO, seed) for seed in range(4)] + [
+        made.result("gap", SYNAPSE, s) for s in (0, 1, 3)
+    ]
+    results += [
+        made.result("diverges", on, seed, status="diverged" if (on, seed) == (MITO, 2) else "done")
+        for on in (MITO, SYNAPSE)
+        for seed in range(4)
+    ]
+    found = board(results, "published")
+    assert found.ranked == ["retina", "transunet", "unet-resnet50"]
+    assert found.missing("one-task") == ["no trial on made-synapse"]
+    assert found.missing("few-seeds") == ["made-mito: 2 of at least 3 seeds", "made-synapse: 2 of at least 3 seeds"]
+    assert found.missing("gap") == ["made-synapse: no seed 2"]
+    assert found.missing("diverges") == ["made-mito: seed 2 diverged"]
+    assert found.cell("diverges", found.columns[0]).diverged == [2]
+
+
+def test_the_ranking_is_the_same_whatever_the_order_of_files() -> None:
+    results = made.suite(MODELS, [MITO, SYNAPSE], seeds=3)
+    pd.testing.assert_frame_equal(rank(results), rank(results[::-1]))
+
+
+def test_equal_rows_share_a_rank_and_a_group() -> None:
+    results = made.suite({"a": 0.5, "b": 0.5}, [MITO], seeds=4)
+    twins = [each.model_copy(update={"snapshots": results[k % 4].snapshots}) for k, each in enumerate(results)]
+    ranking = rank(twins)
+    assert ranking["rank"].tolist() == [1, 1]
+    assert ranking["group"].tolist() == [1, 1]
+
+
+def test_rows_made_with_different_weights_get_different_names() -> None:
+    results = [made.result("retina", MITO, seed) for seed in range(3)]
+    other = [
+        each.model_copy(update={"model": each.model.model_copy(update={"weights_hash": "f" * 64})}) for each in results
+    ]
+    kept, refused = table.distinct(trials(results + other))
+    assert refused == []
+    assert len({trial.row for trial in kept}) == 2
+    assert all(trial.row.startswith("retina#weights=") for trial in kept)
+
+
+def test_a_zero_that_is_only_a_threshold_artefact_is_marked() -> None:
+    zero, artefact, good = (made.result(quality=q, noise=0, tuned=t) for q, t in ((0, 0.05), (0, 0.5), (0.6, 0.9)))
+    assert [trial.artefact for trial in trials([zero, artefact, good])] == [False, True, False]
+
+
+def test_the_frame_has_one_line_per_trial() -> None:
+    results = [*made.suite(MODELS, [MITO], seeds=2), made.result("bad", MITO, status="diverged")]
+    frame = table.frame(trials(results))
+    assert len(frame) == 7
+    assert frame["score"].isna().tolist() == [False] * 6 + [True]
+
+
+def test_the_command_that_makes_a_row_again_names_everything_that_departs_from_the_defaults() -> None:
+    made_with = [made.result("unet-resnet50", MITO, s, recipe="retina", crop=96, iterations=800) for s in (0, 2)]
+    assert table.command(trials(made_with)) == (
+        "embench run --model unet-resnet50 --task made-mito --recipe retina --crop 96 --iterations 800 "
+        "--snapshots 5 --seeds 3"
+    )
+
+
+def test_file_names_of_rows_are_safe_and_distinct() -> None:
+    rows = ["retina", "a+b", "a-b", "a@crop=96", "a@crop-96", "..", "a/../b"]
+    slugs = [table.slug(row) for row in rows]
+    assert len(set(slugs)) == len(rows)
+    assert all(re.fullmatch(r"[a-z0-9_-][a-z0-9._-]*", slug) for slug in slugs)
+
+
+# ---- reading
+
+
+def test_unusable_files_are_refused_with_a_reason_and_the_rest_is_read(tmp_path: Path) -> None:
+    made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path)
+    good = next(tmp_path.rglob("seed-0.json"))
+    facts = json.loads(good.read_text())
+    nan = json.loads(good.read_text())
+    nan["snapshots"][-1]["score"] = float("nan")
+    lie = json.loads(good.read_text())
+    lie["snapshots"][-1]["score"] = 0.99
+    bad = {
+        "cut/seed-0.json": good.read_text()[:500],
+        "version/seed-0.json": json.dumps({**facts, "schema_version": 2}),
+        "name/seed-0.json": json.dumps({**facts, "task": "../../etc"}),
+        "nan/seed-0.json": json.dumps(nan),
+        "lie/seed-0.json": json.dumps(lie),
+        "copy/seed-0.json": good.read_text(),
+    }
+    for name, text in bad.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    read, refused = table.read([tmp_path])
+    assert len(read) == 9
+    assert len(refused) == len(bad)
+    # Whichever of the two copies comes second is the one left out.
+    for name in ("cut", "version", "name", "nan", "lie"):
+        assert any(f"{tmp_path}/{name}/seed-0.json" in line for line in refused)
+    assert any("the same trial as" in line for line in refused)
+
+
+def test_folders_given_twice_are_read_once(tmp_path: Path) -> None:
+    made.write([made.result(seed=s) for s in range(3)], tmp_path)
+    read, refused = table.read([tmp_path, tmp_path])
+    assert (len(read), refused) == (3, [])
+
+
+# ---- commands
+
+
+def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(made.suite(MODELS, [MITO, SYNAPSE], noise=0.01), tmp_path)
+    cli.compare([tmp_path], "retina", "transunet", ["made-mito"], as_json=True)
+    (entry,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert entry["task"] == "made-mito"
+    assert (entry["n"], entry["m"]) == (6, 6)
+    assert entry["p"] == pytest.approx(2 / 924)
+    assert entry["stars"] == "**"
+    assert entry["first"]["median"] > entry["second"]["median"]
+    assert entry["first"]["min"] <= entry["first"]["q1"] <= entry["first"]["q3"] <= entry["first"]["max"]
+    cli.compare([tmp_path], "retina", "transunet")
+    printed = capsys.readouterr().out
+    assert "made-synapse" in printed
+    assert "**" in printed
+    assert "\x1b" not in printed
+
+
+def test_compare_of_three_seeds_says_that_n_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path)
+    cli.compare([tmp_path], "retina", "transunet")
+    assert "n too small" in capsys.readouterr().out
+
+
+def test_compare_suggests_near_names_and_finds_the_only_row_of_a_model(tmp_path: Path) -> None:
+    made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
+    made.write([made.result("retina", MITO, s, crop=96) for s in range(3)], tmp_path)
+    with pytest.raises(BadInput, match="did you mean transunet"):
+        cli.compare([tmp_path], "transnet", "retina")
+    with pytest.raises(BadInput, match="unknown task 'made-mitos': did you mean made-mito"):
+        cli.compare([tmp_path], "transunet", "retina", ["made-mitos"])
+    cli.compare([tmp_path], "transunet", "retina")
+
+
+def test_compare_never_compares_across_fingerprints_and_says_why(tmp_path: Path) -> None:
+    made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
+    made.write(made.suite({"retina": 0.5}, [MITO], seeds=3, iterations=10), tmp_path)
+    with pytest.raises(BadInput, match="made-mito: not comparable, iterations: 10 against 1000"):
+        cli.compare([tmp_path], "retina", "transunet")
+
+
+def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.json", tmp_path / "b.json"
+    save(made.result("retina", MITO), one)
+    save(made.result("transunet", MITO, seed=4), two)
+    assert cli.diff(one, two) == []
+    save(made.result("transunet", TOY, status="diverged", iterations=20), two)
+    assert [line.partition(":")[0] for line in cli.diff(one, two)] == [
+        "task",
+        "data_hash",
+        "iterations",
+        "data",
+        str(two),
+    ]
+    with pytest.raises(BadInput, match="no such file"):
+        cli.diff(one, tmp_path / "c.json")
+
+
+# ---- the site
+
+
+def test_the_site_is_whole_and_links_only_to_what_is_in_it(tmp_path: Path) -> None:
+    results = made.suite(MODELS, [MITO, SYNAPSE, TOY], seeds=3)
+    results += [made.result("unet-resnet50", MITO, s, recipe="retina", crop=96, iterations=800) for s in range(3)]
+    results += [made.result("diverges", MITO, s, status="diverged") for s in range(2)]
+    page = cli.build([made.write(results, tmp_path / "results")], tmp_path / "site", tmp_path / "none")
+    assert page == tmp_path / "site/index.html"
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) == 1 + 1 + 4 + 2 * 5
+    for each in pages:
+        text = each.read_text()
+        assert "Content-Security-Policy" in text
+        assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", text)
+        assert " style=" not in text
+        for link in re.findall(r'(?:href|src)="([^"#]+)', text):
+            assert (each.parent / link).is_file(), f"{each}: {link}"
+
+
+def test_every_download_says_what_the_page_says(tmp_path: Path) -> None:
+    results = made.suite(MODELS, [MITO, SYNAPSE], seeds=3)
+    cli.build([made.write(results, tmp_path / "results")], tmp_path / "site", tmp_path)
+    ranking = pd.read_csv(tmp_path / "site/data/published-ranking.csv")
+    same = pd.DataFrame(json.loads((tmp_path / "site/data/published-ranking.json").read_text()))
+    pd.testing.assert_frame_equal(ranking, same, check_dtype=False)
+    text = (tmp_path / "site/index.html").read_text()
+    for mean in ranking["mean"]:
+        assert f"<b>{mean:.3f}</b>" in text
+    assert len(pd.read_csv(tmp_path / "site/data/trials.csv")) == len(results)
+    assert len(list((tmp_path / "site/results").rglob("seed-*.json"))) == len(results)
+
+
+def test_refused_files_are_listed_and_reported_after_the_rest_of_the_board_is_built(tmp_path: Path) -> None:
+    folder = made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path / "results")
+    (folder / "seed-9.json").write_text("{")
+    with pytest.raises(BadInput, match=r"seed-9\.json") as error:
+        cli.build([folder], tmp_path / "site", tmp_path)
+    assert len(error.value.lines) == 2
+    text = (tmp_path / "site/index.html").read_text()
+    assert "1 result file left out" in text
+    assert "seed-9.json" in text
+    assert "retina" in text
+
+
+def test_no_results_at_all_is_bad_input_and_builds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    with pytest.raises(BadInput, match="no result files"):
+        cli.build([tmp_path / "results"], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_same_results_give_the_same_bytes_and_a_second_build_rewrites_nothing(tmp_path: Path) -> None:
+    folder = made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path / "results")
+    for out in ("one", "two"):
+        cli.build([folder], tmp_path / out, tmp_path)
+    one, two = ({p.relative_to(tmp_path / out): p for p in (tmp_path / out).rglob("*.*")} for out in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(one[name].read_bytes() == two[name].read_bytes() for name in one)
+    before = {name: path.stat().st_mtime_ns for name, path in one.items()}
+    cli.build([folder], tmp_path / "one", tmp_path)
+    assert {name: path.stat().st_mtime_ns for name, path in one.items()} == before
+
+
+def test_published_scores_stand_only_on_the_tasks_they_were_printed_for(tmp_path: Path) -> None:
+    cremi = made.task("cremi", scoring=Scoring("stack"), iterations=5000)
+    results = made.suite(MODELS, [cremi, MITO, replace(TOY, name="mini-cremi")], seeds=3)
+    cli.build([made.write(results, tmp_path / "results")], tmp_path / "site", tmp_path)
+    pages = {path.name.rpartition("-")[0]: path.read_text() for path in (tmp_path / "site/task").glob("*.html")}
+    assert "Conrad &amp; Narayan 2021" in pages["cremi"]
+    assert "0.254" in pages["cremi"]
+    assert "Conrad" not in pages["made-mito"]
+    assert "Conrad" not in pages["mini-cremi"]
+    ranking = (tmp_path / "site/data/published-ranking.csv").read_text()
+    assert not any(row.title in ranking for row in PUBLISHED if row.title != "RETINA")
+
+
+def test_synthetic_tasks_are_marked_on_every_page_that_shows_them(tmp_path: Path) -> None:
+    results = made.suite(MODELS, [TOY], seeds=3)
+    cli.build([made.write(results, tmp_path / "results")], tmp_path / "site", tmp_path)
+    for path in (tmp_path / "site").rglob("*.html"):
+        if path.name != "about.html":
+            assert "synthetic" in path.read_text().lower(), path
+    assert "Synthetic data only." in (tmp_path / "site/index.html").read_text()
+
+
+def test_the_front_page_of_twenty_models_on_eight_tasks_is_below_one_megabyte(tmp_path: Path) -> None:
+    tasks = [made.task(f"made-{k}") for k in range(8)]
+    models = {f"model-{k:02d}": 0.3 + 0.02 * k for k in range(20)}
+    one = trials(made.suite(models, tasks, seeds=1))
+    found = [replace(each, result=each.result.model_copy(update={"seed": seed})) for each in one for seed in range(6)]
+    rendered = site._Site(tmp_path)
+    content = site.Content(found, [])
+    rendered.page("index.html", "index.html", **site._index(content, rendered), everything={"csv": "a", "json": "b"})
+    assert (tmp_path / "index.html").stat().st_size < 2**20
+
+
+# ---- sections
+
+
+@pytest.fixture
+def with_sections(tmp_path: Path) -> tuple[Path, Path]:
+    """Return results with stored sections, and the prepared data they were made from."""
+    generator = np.random.default_rng(0)
+    labels = np.zeros((3, 40, 48), np.uint8)
+    labels[:, 8:24, 10:30] = 1
+    image = generator.integers(0, 255, labels.shape, dtype=np.uint8)
+    data = tmp_path / "data"
+    data_hash = store.write(
+        store.prepared_path(MITO.name, data),
+        MITO,
+        [Item(split, f"stack-{split}", image, labels) for split in ("train", "test")],
+    )
+    names = tuple(f"seed-0.sections/stack-test-z{z}.png" for z in (0, 2))
+    result = made.result("retina", MITO, 0, data_hash=data_hash, texts={"sections": names})
+    folder = made.write([result], tmp_path / "results")
+    (path,) = folder.rglob("seed-0.json")
+    (path.parent / "seed-0.sections").mkdir()
+    for name in names:
+        Image.fromarray(np.roll(labels[0], 4, axis=1)).save(path.parent / name)
+    return folder, data
+
+
+def task_page(out: Path) -> str:
+    (page,) = (out / "task").glob("*.html")
+    return page.read_text()
+
+
+def test_sections_show_image_truth_prediction_and_error(with_sections: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = with_sections
+    cli.build([folder], tmp_path / "site", data)
+    (pictures,) = (tmp_path / "site/sections").iterdir()
+    assert len(list(pictures.glob("*.png"))) == 2 * 4
+    text = task_page(tmp_path / "site")
+    assert "seed 0, IoU 0.667" in text
+    (error,) = pictures.glob("*z0-retina-error.png")
+    with Image.open(error) as picture:
+        rgba = np.asarray(picture.convert("RGBA"))
+    assert rgba[16, 31, :3].tolist() == [213, 94, 0]
+    assert rgba[16, 11, :3].tolist() == [0, 114, 178]
+    assert rgba[16, 20, 3] == 0
+
+
+def test_without_the_scored_data_the_page_shows_predictions_and_says_how_to_prepare(
+    with_sections: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, data = with_sections
+    cli.build([folder], tmp_path / "none", tmp_path / "nowhere")
+    assert "embench prepare made-mito" in task_page(tmp_path / "none")
+    assert len(list((tmp_path / "none/sections").rglob("*.png"))) == 2
+    other = np.zeros((1, 40, 48), np.uint8)
+    store.write(
+        store.prepared_path(MITO.name, data), MITO, [Item(s, f"stack-{s}", other, other) for s in ("train", "test")]
+    )
+    cli.build([folder], tmp_path / "changed", data)
+    assert "differ from what was scored" in task_page(tmp_path / "changed")
+    assert len(list((tmp_path / "changed/sections").rglob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.png", "/etc/passwd", "seed-0.sections/../../x-z0.png", "seed-0.sections/absent-z0.png", "notes.txt"],
+)
+def test_section_names_that_leave_the_folder_or_are_not_there_are_reported(
+    with_sections: tuple[Path, Path], tmp_path: Path, name: str
+) -> None:
+    folder, data = with_sections
+    (path,) = folder.rglob("seed-0.json")
+    facts = json.loads(path.read_text())
+    facts["sections"] = [name]
+    path.write_text(json.dumps(facts))
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path.parent.parent / "secret.png")
+    with pytest.raises(BadInput, match="section"):
+        cli.build([folder], tmp_path / "site", data)
+    assert not (tmp_path / "site/sections").exists()
+    assert "retina" in (tmp_path / "site/index.html").read_text()

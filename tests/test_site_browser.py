@@ -1,0 +1,300 @@
+"""The site in a real browser: sorting, choices, viewer, hostile text, no requests, no errors in the console."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import made_results as made
+import numpy as np
+import pytest
+from PIL import Image
+
+from embench import store
+from embench.results import save
+from embench.task import Item
+from leaderboard import cli
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM or not DRIVER, reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+)
+
+MITO = made.task("made-mito")
+SYNAPSE = made.task("made-synapse")
+TOY = made.task("made-toy", synthetic=True)
+
+FAINT, UNNAMED = ((Path(__file__).parent / "data" / name).read_text() for name in ("faint_text.js", "unnamed_parts.js"))
+
+HOSTILE = [
+    "<script>document.title='ran'</script>",
+    "\"><script>document.title='ran'</script>",
+    "'><img src=x onerror=\"document.title='ran'\">",
+    "</script><script>document.title='ran'</script>",
+    "</title><script>document.title='ran'</script>",
+    "</textarea><svg onload=document.title='ran'>",
+    "--><script>document.title='ran'</script>",
+    "]]><script>document.title='ran'</script>",
+    "<svg/onload=document.title='ran'>",
+    "<iframe srcdoc=\"<script>parent.document.title='ran'</script>\">",
+    "<a href=\"javascript:document.title='ran'\">x</a>",
+    "javascript:document.title='ran'",
+    "<meta http-equiv=refresh content='0;url=https://example.org'>",
+    "<base href=https://example.org/>",
+    "<link rel=stylesheet href=https://example.org/x.css>",
+    "<style>body{display:none}</style>",
+    "{{ 7 * 7 }} {% raw %}",
+    "${7*7} #{7*7} <%= 7*7 %>",
+    "&lt;script&gt; &amp; &#x3C;script&#x3E;",
+    "\u2028\u2029</script>",
+    "\u202etxt.exe\u202c",
+    "=cmd|' /C calc'!A0",
+    "@SUM(1+1)",
+    "a" * 3000,
+    "' onmouseover=document.title='ran' x='",
+]
+"""Repeated with a number each until there are a hundred, so that every one can be looked for by itself."""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start a browser of our own, logging its console and its requests."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1200,900",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    driver.get("about:blank")
+    driver.get_log("performance")
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a small site with every kind of row, and sections with their data."""
+    folder = tmp_path_factory.mktemp("built")
+    labels = np.zeros((3, 40, 48), np.uint8)
+    labels[:, 8:24, 10:30] = 1
+    data_hash = store.write(
+        store.prepared_path(MITO.name, folder / "data"),
+        MITO,
+        [Item(s, f"stack-{s}", labels, labels) for s in ("train", "test")],
+    )
+    names = tuple(f"seed-0.sections/stack-test-z{z}.png" for z in range(3))
+    results = []
+    for model, quality in {"retina": 0.7, "transunet": 0.6, "unet-resnet50": 0.0}.items():
+        for on in (MITO, SYNAPSE, TOY):
+            results += [
+                made.result(
+                    model,
+                    on,
+                    seed,
+                    quality,
+                    noise=0.01 if quality else 0,
+                    tuned=None if quality else 0.4,
+                    data_hash=data_hash if on is MITO else None,
+                    texts={"sections": names} if (on, seed) == (MITO, 0) else None,
+                )
+                for seed in range(6)
+            ]
+    results += [made.result("diverges", SYNAPSE, 0, status="diverged")]
+    made.write(results, folder / "results")
+    for path in (folder / "results" / MITO.name).rglob("seed-0.json"):
+        (path.parent / "seed-0.sections").mkdir()
+        for z, name in enumerate(names):
+            Image.fromarray(np.roll(labels[0], z, axis=1)).save(path.parent / name)
+    return cli.build([folder / "results"], folder / "site", folder / "data").parent
+
+
+def visit(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    assert browser.execute_script("return document.readyState") == "complete"
+
+
+def names(browser: Any, board: str) -> list[str]:
+    rows = browser.find_elements("css selector", f"#{board} tbody:first-of-type tr")
+    return [row.get_attribute("data-row") for row in rows]
+
+
+def choose(browser: Any, selector: str, value: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("css selector", selector)).select_by_visible_text(value)
+
+
+def test_no_page_logs_an_error_or_asks_the_network_for_anything(browser: Any, built: Path) -> None:
+    browser.get_log("browser")
+    browser.get_log("performance")
+    pages = sorted(built.rglob("*.html"))
+    for page in pages:
+        visit(browser, page)
+    assert len(pages) > 10
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    failed = [e["params"] for e in events if e["method"] == "Network.loadingFailed"]
+    assert len(asked) > len(pages)
+    assert all(url.startswith(built.as_uri()) for url in asked)
+    assert failed == []
+
+
+def test_tables_sort_by_any_column_and_back(browser: Any, built: Path) -> None:
+    visit(browser, built / "index.html")
+    assert names(browser, "published") == ["retina", "transunet", "unet-resnet50"]
+    headers = browser.find_elements("css selector", "#published thead th")
+    assert [header.get_attribute("aria-sort") for header in headers] == ["none"] * len(headers)
+    mean = headers[2].find_element("css selector", "button")
+    mean.click()
+    assert headers[2].get_attribute("aria-sort") == "descending"
+    assert names(browser, "published") == ["retina", "transunet", "unet-resnet50"]
+    mean.click()
+    assert headers[2].get_attribute("aria-sort") == "ascending"
+    assert names(browser, "published") == ["unet-resnet50", "transunet", "retina"]
+    headers[1].find_element("css selector", "button").send_keys("\ue007")
+    assert headers[2].get_attribute("aria-sort") == "none"
+    assert names(browser, "published") == ["retina", "transunet", "unet-resnet50"]
+
+
+def test_marks_follow_the_reference_that_the_reader_picks(browser: Any, built: Path) -> None:
+    visit(browser, built / "index.html")
+
+    def mark(row: str) -> str:
+        return browser.find_element("css selector", f'#published tr[data-row="{row}"] .mark').get_attribute("title")
+
+    assert (mark("retina"), mark("unet-resnet50")) == ("better, p < 0.01", "")
+    choose(browser, "#reference-published", "retina")
+    assert (mark("retina"), mark("transunet"), mark("unet-resnet50")) == ("", "worse, p < 0.01", "worse, p < 0.01")
+    synapse = browser.find_elements("css selector", '#published tr[data-row="diverges"] .mark')
+    assert synapse == []
+
+
+def test_another_measure_replaces_the_scores_and_their_order(browser: Any, built: Path) -> None:
+    visit(browser, built / "index.html")
+    cell = browser.find_element("css selector", '#published tr[data-row="unet-resnet50"] td.cell .value')
+    assert cell.text == "0.000"
+    choose(browser, "#measure-published", "IoU at the threshold chosen on training images")
+    assert cell.text == "0.400"
+    choose(browser, "#measure-published", "score of the protocol")
+    assert cell.text == "0.000"
+
+
+def test_filters_hide_rows_and_say_how_many_are_left(browser: Any, built: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    visit(browser, built / "index.html")
+    rows = browser.find_elements("css selector", "#published tr[data-row]")
+
+    def shown() -> list[str]:
+        return [row.get_attribute("data-row") for row in rows if row.is_displayed()]
+
+    browser.find_element("css selector", ".filters summary").click()
+    choose(browser, "#filter-family", "hybrid")
+    assert shown() == ["retina", "transunet"]
+    assert "rows shown" in browser.find_element("css selector", ".filtered").text
+    browser.find_element("css selector", "#filter-parameters").send_keys("1")
+    assert shown() == []
+    browser.find_element("css selector", ".filters button[type=reset]").click()
+    WebDriverWait(browser, 5).until(lambda _: len(shown()) == len(rows))
+
+
+def test_the_viewer_shows_any_section_of_any_model(browser: Any, built: Path) -> None:
+    (page,) = (built / "task").glob("made-mito-*.html")
+    visit(browser, page)
+    where = browser.find_element("css selector", ".where")
+    assert "section 0: retina, seed 0, IoU 1.000" in where.text
+    browser.find_element("css selector", "[data-jump='0']").click()
+    assert "section 2" in where.text
+    choose(browser, "#viewer-row", "transunet")
+    assert "transunet" in where.text
+    overlay = browser.find_element("css selector", "[data-kind=error] .over")
+    assert "transunet-error" in overlay.get_attribute("src")
+    assert overlay.is_displayed()
+    decoded = """return Promise.all([...document.querySelectorAll('.panels img')].filter((image) => !image.hidden)
+        .map((image) => image.decode().then(() => image.naturalWidth)))"""
+    assert set(browser.execute_script(decoded)) == {48}
+    browser.find_element("css selector", "#viewer-overlay").click()
+    assert not overlay.is_displayed()
+
+
+def test_any_two_models_can_be_compared(browser: Any, built: Path) -> None:
+    visit(browser, built / "compare/retina.html")
+    choose(browser, "#pair-second", "transunet")
+    assert "retina is better than transunet on 3 of 3 tasks" in browser.find_element("css selector", "#pair").text
+    rows = browser.find_elements("css selector", "#pair-table tbody tr")
+    assert len(rows) == 3
+    assert "0.0022" in rows[0].text
+    choose(browser, "#pair-second", "diverges")
+    assert "may not be compared" in browser.find_element("css selector", "#pair").text
+    choose(browser, "#pair-first", "unet-resnet50")
+    assert browser.current_url.endswith("/compare/unet-resnet50.html#diverges")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_page_never_scrolls_sideways_and_text_has_contrast(
+    browser: Any, built: Path, dark: bool, width: int
+) -> None:
+    scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for page in ("index.html", "model/retina.html", "compare/retina.html", "about.html"):
+            visit(browser, built / page)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            assert browser.execute_script(FAINT) == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_controls_have_names_tables_captions_and_pictures_alternative_text(browser: Any, built: Path) -> None:
+    for page in sorted(built.rglob("*.html")):
+        visit(browser, page)
+        assert browser.execute_script(UNNAMED) == []
+
+
+def test_a_hundred_hostile_strings_are_shown_as_text_and_never_run(browser: Any, tmp_path: Path) -> None:
+    texts = [f"{HOSTILE[k % len(HOSTILE)]} n{k}." for k in range(100)]
+    task = made.task("made-mito", classes=("background", texts[0]))
+    for k in range(0, 100, 4):
+        title, licence, citation, other = texts[k : k + 4]
+        result = made.result(f"model-{k}", task, 0, status="diverged" if k % 8 else "done")
+        card = {"title": title, "licence": licence, "citation": citation, "family": other}
+        card |= {"pretraining": title, "pretraining_data": licence}
+        texts_of_result = {"message": other, "environment": {title: {licence: [other]}}, "class_names": (other,)}
+        hostile = result.model_copy(update={**texts_of_result, "model": result.model.model_copy(update=card)})
+        save(hostile, tmp_path / "results" / f"{k}" / "seed-0.json")
+    cli.build([tmp_path / "results"], tmp_path / "site", tmp_path)
+    browser.get_log("browser")
+    seen = ""
+    for page in sorted((tmp_path / "site").rglob("*.html")):
+        visit(browser, page)
+        assert "embench" in browser.title
+        assert browser.find_elements("css selector", "iframe, base, main style, svg[onload], a[href^=javascript]") == []
+        scripts = browser.find_elements("css selector", "script:not([src$='site.js']):not([type='application/json'])")
+        assert scripts == []
+        seen += browser.execute_script("return document.body.textContent")
+    assert browser.get_log("browser") == []
+    for text in texts:
+        assert text in seen
