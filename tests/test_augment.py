@@ -451,7 +451,7 @@ import cv2
 assert cv2.getNumThreads() <= 1, cv2.getNumThreads()
 assert not asked, asked
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
 
 
 if __name__ == "__main__":
