@@ -25,10 +25,10 @@ def size(scale: Scale) -> dict[str, Any]:
         "mlp": 96,
         "layers": 2,
         "heads": 4,
-        "width": 16,
+        "width": 8,
         "units": (1, 1, 1),
-        "decoder_channels": (32, 32, 16, 8),
-        "bridge_channels": 64,
+        "decoder_channels": (32, 16, 16, 8),
+        "bridge_channels": 32,
         "image_size": 64,
     }
 

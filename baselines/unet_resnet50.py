@@ -32,10 +32,10 @@ def unet(outputs: int, scale: Scale) -> nn.Module:
         return smp.Unet("resnet50", **settings)
     return smp.Unet(
         "tu-resnet50",
-        decoder_channels=(64, 32, 16, 16, 8),
+        decoder_channels=(32, 16, 16, 8, 8),
         layers=(1, 1, 1, 1),
         channels=(8, 16, 32, 64),
-        stem_width=16,
+        stem_width=8,
         **settings,
     )
 

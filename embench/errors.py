@@ -25,14 +25,14 @@ class TryAgain(Exception):
 
 
 class Diverged(Exception):
-    """Training met a non-finite loss.
+    """Training met a non-finite loss, or its weights predict one.
 
     Parameters
     ----------
     iteration : int
-        The optimiser step, counted from 1, whose loss was not finite.
+        The optimiser step, counted from 1, at which it was found.
     """
 
     def __init__(self, iteration: int) -> None:
-        super().__init__(f"the loss is not finite at iteration {iteration}")
+        super().__init__(f"not finite at iteration {iteration}")
         self.iteration = iteration

@@ -70,7 +70,7 @@ def trials(request: Request) -> list[TrialSpec]:
             published = own.for_task(task)
             recipe = overridden(published, request)
             iterations = request.iterations or task.iterations
-            weights = find_weights(adapter, task, recipe, given, data)
+            weights = find_weights(adapter, task, recipe, given, data, device, request.threads)
             same = pair == "default" and recipe == published and iterations == task.iterations
             stamp = fingerprint(task, data_hash, iterations)
             for seed in range(request.first_seed, request.first_seed + request.seeds):
@@ -132,7 +132,13 @@ def snapshot_iterations(iterations: int, snapshots: int) -> tuple[int, ...]:
 
 
 def find_weights(
-    adapter: SegmentationModel, task: Task, recipe: Recipe, given: Sequence[Weights], data: Path
+    adapter: SegmentationModel,
+    task: Task,
+    recipe: Recipe,
+    given: Sequence[Weights],
+    data: Path,
+    device: str,
+    threads: int,
 ) -> Weights | None:
     """Return the checkpoint a trial starts from: one given for its method, or the one made for the task's data.
 
@@ -156,7 +162,7 @@ def find_weights(
             raise BadInput(f"{adapter.name} on {task.name}: no pre-trained weights at {path}; run: {command}")
         from embench import pretraining
 
-        pretraining.run(method, task.pretraining, scale=recipe.scale, data_folder=data)
+        pretraining.run(method, task.pretraining, scale=recipe.scale, device=device, threads=threads, data_folder=data)
     return load_weights(path)
 
 

@@ -49,5 +49,5 @@ def dice_loss(logits_BCYX: Tensor, target_BYX: Tensor, smooth: float = 1e-5) -> 
 def _cross_entropy(logits_BCYX: Tensor, target_BYX: Tensor, class_weights: Sequence[float] | None) -> Tensor:
     if logits_BCYX.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(logits_BCYX[:, 0], target_BYX.to(logits_BCYX.dtype))
-    weights = None if class_weights is None else torch.tensor(class_weights, device=logits_BCYX.device)
+    weights = None if class_weights is None else logits_BCYX.new_tensor(class_weights)
     return functional.cross_entropy(logits_BCYX, target_BYX, weight=weights)

@@ -72,14 +72,15 @@ class Diagnostics(_Record):
     """Threshold-free figures per class: why a zero is a zero.
 
     ``average_precision``: over all test pixels; ``None`` where a class has no test pixel. ``threshold``: the one
-    with the best IoU on *training* images; ``tuned_iou``: the score at it, reduced as the task's score is.
+    with the best IoU on *training* images, ``None`` where those show no pixel of the class; ``tuned_iou``: the IoU
+    at it, reduced as the task's score is but never instance-matched (compare it with ``plain_score`` there).
     ``largest_score``: the largest predicted probability of the class on the test images.
     """
 
     average_precision: dict[int, Fraction | None]
     largest_score: dict[int, Fraction]
-    threshold: dict[int, Fraction] | None = None
-    tuned_iou: dict[int, Fraction] | None = None
+    threshold: dict[int, Fraction | None] | None = None
+    tuned_iou: dict[int, Fraction | None] | None = None
 
 
 class SnapshotScore(_Record):

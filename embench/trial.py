@@ -7,7 +7,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from embench.results import (
 )
 from embench.sections import TrainingSections
 from embench.store import Prepared, Volume, prepared_path
-from embench.task import Task
+from embench.task import Scoring, Task
 from embench.training import Training, autocast, load_state, place, save_state
 from embench.weights import Weights, load_weights
 
@@ -179,7 +179,7 @@ def _torch_attempt(
 
     def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
         with autocast(spec.recipe, device):
-            return predict_section(
+            scores_CYX = predict_section(
                 network,
                 image_YX,
                 inference=spec.recipe.inference,
@@ -187,6 +187,9 @@ def _torch_attempt(
                 device=device,
                 volume=task.scoring.is_volume,
             )
+        if not np.isfinite(scores_CYX).all():
+            raise Diverged(training.iteration)
+        return scores_CYX
 
     scores: list[SnapshotScore] = []
     seconds = {"training": 0.0, "prediction": 0.0}
@@ -329,7 +332,8 @@ def _score(
     started = time.perf_counter()
     task = prepared.task
     scoring = task.scoring
-    thresholds = _thresholds(task, sections, predict) if sections else None
+    chosen = _thresholds(task, sections, predict) if sections else None
+    thresholds = {value: threshold for value, threshold in (chosen or {}).items() if threshold is not None}
     pooled = {value: ScoreHistogram() for value in scoring.classes}
     largest = dict.fromkeys(scoring.classes, 0.0)
     images: list[ImageCounts] = []
@@ -337,7 +341,7 @@ def _score(
     keep = _kept_sections(prepared) if sections else set()
     for volume in prepared.volumes("test"):
         for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
-            tuned: dict[int, Counts] = dict.fromkeys(scoring.classes, Counts())
+            tuned = dict.fromkeys(thresholds, Counts())
             for z, truth_YX in enumerate(truth_ZYX):
                 scores_CYX = scores_CZYX(z)
                 counted = truth_YX > 0 if scoring.ignore_unlabelled else np.ones(truth_YX.shape, bool)
@@ -345,7 +349,7 @@ def _score(
                     scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
                     largest[value] = max(largest[value], float(scores_YX.max()))
                     pooled[value].add(scores_YX[counted], truth_YX[counted] == value)
-                    if thresholds:
+                    if value in tuned:
                         found = (scores_YX > thresholds[value]) & counted
                         tuned[value] += count(found, truth_YX == value, (1,))[1]
                 if (volume.name, first + z) in keep:
@@ -356,7 +360,7 @@ def _score(
                     name=name,
                     classes=_triples(matched),
                     plain=_triples(plain) if plain else None,
-                    tuned=_triples(tuned) if thresholds else None,
+                    tuned=_triples(tuned) if chosen else None,
                 )
             )
     score, per_class = results.score(scoring, [image.classes for image in images])
@@ -372,12 +376,19 @@ def _score(
         diagnostics=Diagnostics(
             average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},
             largest_score=largest,
-            threshold=thresholds,
-            tuned_iou=results.score(scoring, tuned_scores)[1] if tuned_scores else None,
+            threshold=chosen,
+            tuned_iou=_tuned_iou(scoring, tuned_scores) if chosen else None,
         ),
         seconds=time.perf_counter() - started,
     )
     return snapshot, tuple(kept)
+
+
+def _tuned_iou(scoring: Scoring, images: list[dict[int, tuple[int, int, int]]]) -> dict[int, float | None]:
+    """Return IoU per class at its chosen threshold, reduced as the score is; ``None`` where none was chosen."""
+    chosen = [value for value in scoring.classes if value in images[0]]
+    found = results.score(replace(scoring, classes=tuple(chosen)), images)[1] if chosen else {}
+    return {value: found.get(value) for value in scoring.classes}
 
 
 def _predictions(
@@ -420,8 +431,11 @@ def _counts(
     return (total, plain) if scoring.match_instances else (plain, None)
 
 
-def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dict[int, float]:
-    """Choose per class, one against the rest, the threshold with the best IoU on training images."""
+def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dict[int, float | None]:
+    """Choose per class, one against the rest, the threshold with the best IoU on training images.
+
+    ``None`` for a class that those images do not show.
+    """
     histograms = {value: ScoreHistogram() for value in task.scoring.classes}
     chosen = np.unique(np.linspace(0, len(sections) - 1, TRAINING_IMAGES_FOR_THRESHOLD).round().astype(int))
     for position in chosen:
@@ -431,7 +445,10 @@ def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dic
         for value, histogram in histograms.items():
             scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
             histogram.add(scores_YX[counted], labels_YX[counted] == value)
-    return {value: histogram.best_threshold()[0] for value, histogram in histograms.items()}
+    return {
+        value: None if histogram.average_precision() is None else histogram.best_threshold()[0]
+        for value, histogram in histograms.items()
+    }
 
 
 def _centre(array_YX: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
