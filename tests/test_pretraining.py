@@ -1,0 +1,486 @@
+"""Pre-training: the loop, its two methods, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
+from baselines.unet_resnet50 import unet
+from embench import pretraining, store
+from embench.errors import BadInput, Diverged
+from embench.pretraining import Pretraining, Settings, World, pretrain
+from embench.registry import find_model, find_pretraining
+from embench.store import Prepared
+from embench.task import Item, Scoring, Task, UnlabelledSet
+from embench.unlabelled import Tiles, open_unlabelled
+from embench.weights import load_weights
+from retina.corruption import Corruption
+
+METHODS = ("retina", "mocov2")
+TOY = UnlabelledSet(name="toy", title="Toy", dataset="toy", synthetic=True, scale="tiny")
+
+
+class Toy(Pretraining):
+    """Everything that could break a resume (batch norm, dropout, momentum) in a network of a thousand parameters."""
+
+    name = "toy"
+    batch_size = 8
+    learning_rate = 0.02
+    crop_multiple = 8
+    tiny: ClassVar[dict[str, Any]] = {"epochs": 3, "batch_size": 8, "crop": 32}
+
+    def augmentation(self, crop: int) -> Corruption:
+        return Corruption(crop)
+
+    def module(self, settings: Settings, images: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Conv2d(8, 1, 3, padding=1)
+        )
+
+    def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        corrupted, clean = batch
+        return (module(corrupted) - clean).square().mean()
+
+
+def method(name: str) -> Pretraining:
+    return Toy() if name == "toy" else find_pretraining(name)()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Three stacks of blurred noise, each with a grain of its own: 45 tiles of 32 pixels."""
+    rng = np.random.default_rng(0)
+    items = []
+    for number, grain in enumerate((1.0, 2.0, 4.0)):
+        noise = gaussian_filter(rng.standard_normal((3, 80, 80)), (0, grain, grain))
+        stack = np.clip(128 + 40 * noise / noise.std(), 0, 255).astype(np.uint8)
+        items.append(Item("train", f"stack{number}", stack[:, :, : 64 + 16 * (number == 0)]))
+    path = tmp_path_factory.mktemp("prepared") / "toy.h5"
+    store.write(path, TOY, items)
+    return Prepared(path)
+
+
+def short(name: str, **changes: Any) -> Settings:
+    return method(name).settings("tiny", **{"epochs": 2, "batch_size": 8, "crop": 32} | changes)
+
+
+class Killed(Exception):
+    pass
+
+
+def killed_after(iterations: int) -> pretraining.Report:
+    def report(done: int, steps: int, loss: float) -> None:
+        if done > iterations:
+            raise Killed
+
+    return report
+
+
+# The images
+
+
+@given(depth=st.integers(1, 3), height=st.integers(1, 150), width=st.integers(1, 150), side=st.integers(32, 64))
+def test_tiles_are_disjoint_and_leave_out_only_thin_remainders(
+    tmp_path_factory: pytest.TempPathFactory, depth: int, height: int, width: int, side: int
+) -> None:
+    class Fake:
+        path, spec = Path("fake"), TOY
+
+        def volumes(self, split: str) -> list[Any]:
+            return [store.Volume("a", np.zeros((depth, height, width), np.uint8), None)]  # type: ignore[arg-type]
+
+    covered = np.zeros((depth, height, width), int)
+    for _, z, y, x, h, w in Tiles(Fake(), side).index:  # type: ignore[arg-type]
+        assert h <= side
+        assert w <= side
+        covered[z, y : y + h, x : x + w] += 1
+    assert covered.max() == 1
+    for axis, length in ((1, height), (2, width)):
+        left_out = length - (covered.max(axis=(0, 3 - axis)) > 0).sum()
+        assert 2 * left_out < side
+        assert left_out < length
+
+
+def test_tiles_give_the_stored_pixels(data: Prepared) -> None:
+    tiles = Tiles(data, 32)
+    _, z, y, x, h, w = tiles.index[7]
+    expected = data.volumes("train")[0].image[z, y : y + h, x : x + w]
+    np.testing.assert_array_equal(tiles[7], expected)
+
+
+def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
+    batches = list(pretraining._batches(40, short("toy"), 0, World()))
+    first, second = batches[:5], batches[5:]
+    orders = [[tile for batch in epoch for _, _, tile in batch] for epoch in (first, second)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
+    assert orders[0] != orders[1]
+
+
+def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
+    settings = short("toy")
+    whole = list(pretraining._batches(45, settings, 0, World()))
+    parts = [list(pretraining._batches(45, settings, 3, World(rank, 2))) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == whole[3:]
+
+
+def test_folder_of_images_is_packed_once(tmp_path: Path) -> None:
+    source = tmp_path / "My images"
+    source.mkdir()
+    page = np.arange(48 * 40, dtype=np.uint32).reshape(48, 40).astype(np.uint8)
+    Image.fromarray(page).save(source / "a.png")
+    tifffile.imwrite(source / "a.tif", np.stack([page, page.T.copy().reshape(48, 40)]))
+    with open_unlabelled(str(source), tmp_path) as packed:
+        assert packed.path == tmp_path / "my-images.h5"
+        assert {v.name: v.image.shape for v in packed.volumes("train")} == {"a.png": (1, 48, 40), "a.tif": (2, 48, 40)}
+        np.testing.assert_array_equal(packed.volumes("train")[0].image[0], page)
+        written, digest = packed.path.stat().st_mtime_ns, packed.hash
+    with open_unlabelled(str(source), tmp_path) as again:
+        assert again.path.stat().st_mtime_ns == written
+    Image.fromarray(page[::-1]).save(source / "b.png")
+    with open_unlabelled(str(source), tmp_path) as changed:
+        assert changed.hash != digest
+
+
+def test_folder_with_other_than_grey_bytes_is_refused_file_by_file(tmp_path: Path) -> None:
+    source = tmp_path / "images"
+    source.mkdir()
+    Image.new("L", (40, 40)).save(source / "good.png")
+    Image.new("RGB", (40, 40)).save(source / "colour.png")
+    tifffile.imwrite(source / "deep.tif", np.zeros((40, 40), np.uint16))
+    tifffile.imwrite(source / "rgb.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
+    (source / "broken.tif").write_bytes(b"not a picture")
+    with pytest.raises(BadInput) as caught:
+        open_unlabelled(str(source), tmp_path)
+    assert [Path(line.split(":")[0]).name for line in caught.value.lines] == [
+        "broken.tif", "colour.png", "deep.tif", "rgb.tif",
+    ]  # fmt: skip
+    assert not (tmp_path / "images.h5").exists()
+
+
+def test_unknown_data_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="mini-cem"):
+        open_unlabelled("mini-cm", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="no images"):
+        open_unlabelled(str(tmp_path / "empty"), tmp_path)
+
+
+def test_tasks_are_not_pretrained_on(tmp_path: Path) -> None:
+    image = np.zeros((1, 64, 64), np.uint8)
+    task = Task("t", "T", "t", ("background", "a"), Scoring("2d"), 10)
+    store.write(tmp_path / "t.h5", task, [Item(s, "a", image, image) for s in ("train", "test")])  # type: ignore[arg-type]
+    with Prepared(tmp_path / "t.h5") as prepared, pytest.raises(BadInput, match="not an unlabelled set"):
+        pretrain(Toy(), prepared, short("toy"), tmp_path / "out.safetensors")
+
+
+# The loop
+
+
+def test_loss_falls(data: Prepared, tmp_path: Path) -> None:
+    out = pretrain(Toy(), data, short("toy", epochs=12), tmp_path / "toy.safetensors")
+    losses = [loss for _, loss in load_weights(out).card.loss_curve]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["toy", *METHODS])
+def test_killed_and_resumed_equals_uninterrupted(data: Prepared, tmp_path: Path, name: str) -> None:
+    whole = pretrain(method(name), data, short(name), tmp_path / "whole.safetensors")
+    out = tmp_path / "resumed.safetensors"
+    for kill in (2, 6):  # in the middle of either epoch; the last step before each kill is not in the state file
+        with pytest.raises(Killed):
+            pretrain(method(name), data, short(name), out, save_every_seconds=0, report=killed_after(kill))
+        assert not out.exists()
+        assert out.with_suffix(".state").exists()
+    pretrain(method(name), data, short(name), out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert load_weights(out).card.loss_curve == load_weights(whole).card.loss_curve
+    assert not out.with_suffix(".state").exists()
+
+
+def test_workers_do_not_change_the_result_and_seeds_do(data: Prepared, tmp_path: Path) -> None:
+    made = [
+        pretrain(Toy(), data, short("toy", seed=seed), tmp_path / f"{n}.safetensors", workers=workers).read_bytes()
+        for n, (seed, workers) in enumerate(((1, 0), (1, 2), (2, 0)))
+    ]
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+def test_torch_is_left_as_it_was(data: Prepared, tmp_path: Path) -> None:
+    threads, before = torch.get_num_threads(), torch.get_rng_state()
+    pretrain(Toy(), data, short("toy", epochs=1), tmp_path / "toy.safetensors", threads=1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_card_says_what_was_done(data: Prepared, tmp_path: Path) -> None:
+    out = pretrain(Toy(), data, short("toy", seed=3), tmp_path / "toy.safetensors")
+    card = load_weights(out).card
+    tiles = len(Tiles(data, 32))
+    assert (card.method, card.data, card.data_hash, card.scale) == ("toy", "toy", data.hash, "tiny")
+    assert (card.epochs, card.images, card.iterations) == (2, tiles, 2 * (tiles // 8))
+    assert (card.crop, card.batch_size, card.seed, card.norms, card.synthetic) == (32, 8, 3, data.norms, True)
+    assert [epoch for epoch, _ in card.loss_curve] == [1, 2]
+    assert card.options == {"learning_rate": 0.02, "precision": "fp32"}
+    assert card.seconds > 0
+    assert "commit" in card.environment
+
+
+def test_published_norms_are_used_for_cem500k(data: Prepared, tmp_path: Path) -> None:
+    store.write(
+        tmp_path / "cem500k.h5", replace(TOY, name="cem500k"), [Item("train", "a", np.zeros((9, 32, 32), np.uint8))]
+    )
+    with Prepared(tmp_path / "cem500k.h5") as cem:
+        out = pretrain(Toy(), cem, short("toy", epochs=1), tmp_path / "toy.safetensors")
+    assert load_weights(out).card.norms == (0.57287007, 0.12740536)
+
+
+def test_finished_checkpoint_is_kept_unless_forced(data: Prepared, tmp_path: Path) -> None:
+    out = pretrain(Toy(), data, short("toy"), tmp_path / "toy.safetensors")
+    written = out.stat().st_mtime_ns
+    assert pretrain(Toy(), data, short("toy"), out) == out
+    assert out.stat().st_mtime_ns == written
+    with pytest.raises(BadInput, match=r"seed 0 \(now 1\).*--force"):
+        pretrain(Toy(), data, short("toy", seed=1), out)
+    pretrain(Toy(), data, short("toy", seed=1), out, force=True)
+    assert load_weights(out).card.seed == 1
+
+
+def test_unfinished_run_with_other_settings_is_not_continued(data: Prepared, tmp_path: Path) -> None:
+    out = tmp_path / "toy.safetensors"
+    with pytest.raises(Killed):
+        pretrain(Toy(), data, short("toy"), out, save_every_seconds=0, report=killed_after(2))
+    with pytest.raises(BadInput, match=r"epochs 2 \(now 3\).*--force"):
+        pretrain(Toy(), data, short("toy", epochs=3), out)
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_state(data: Prepared, tmp_path: Path) -> None:
+    class Diverging(Toy):
+        def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+            self.calls = getattr(self, "calls", 0) + 1
+            return super().loss(module, batch) * (math.inf if self.calls == 4 else 1)
+
+    out = tmp_path / "toy.safetensors"
+    with pytest.raises(Diverged) as caught:
+        pretrain(Diverging(), data, short("toy"), out, save_every_seconds=0)
+    assert caught.value.iteration == 4
+    assert not out.exists()
+    state = torch.load(out.with_suffix(".state"), weights_only=True)
+    assert state["done"]["iteration"] == 3
+    assert all(tensor.isfinite().all() for tensor in state["module"].values())
+
+
+def test_accumulated_parts_give_the_gradient_of_the_batch(data: Prepared, tmp_path: Path) -> None:
+    class Plain(Toy):  # no batch norm and no dropout, which do see the parts
+        def module(self, settings: Settings, images: int) -> nn.Module:
+            return nn.Conv2d(1, 1, 3, padding=1)
+
+    made = []
+    for parts in (1, 4):
+        out = pretrain(Plain(), data, short("toy", accumulate=parts), tmp_path / f"{parts}.safetensors")
+        made.append(load_weights(out))
+    torch.testing.assert_close(made[0].tensors, made[1].tensors)
+    assert made[1].card.options["accumulate"] == 4
+
+
+def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_path: Path) -> None:
+    out = pretrain(method("retina"), data, short("retina", epochs=3), tmp_path / "r.safetensors", keep_every=2)
+    folder = tmp_path / "r"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "epoch-0002.json", "epoch-0002.png", "epoch-0002.safetensors", "epoch-0003.png", "loss.json", "loss.png",
+    ]  # fmt: skip
+    with Image.open(folder / "epoch-0003.png") as grid:
+        assert grid.size == (3 * 34 - 2, 8 * 34 - 2)  # input, reconstruction, target; eight samples
+    assert load_weights(folder / "epoch-0002.safetensors").card.epochs == 2
+    assert json.loads((folder / "loss.json").read_text()) == [list(p) for p in load_weights(out).card.loss_curve]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": -1}, "--batch-size -1"),
+        ({"batch_size": 64}, "fewer than one batch of 64"),
+        ({"crop": 0}, "--crop 0"),
+        ({"crop": 36}, "multiples of 8"),
+        ({"accumulate": 3}, "multiple of 3"),
+        ({"seed": -1}, "--seed -1"),
+        ({"learning_rate": math.nan}, "--learning-rate nan"),
+        ({"precision": "fp8"}, "fp32 or bf16"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_is_written(
+    data: Prepared, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        pretrain(Toy(), data, short("toy", **changes), tmp_path / "new" / "toy.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_batch_that_the_processes_cannot_share_is_refused(data: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="3 devices"):
+        pretrain(Toy(), data, short("toy"), tmp_path / "toy.safetensors", world=World(0, 3))
+
+
+def test_command_takes_the_scale_of_the_data_and_names_unknown_methods(
+    data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadInput, match="mocov2"):
+        pretraining.run("mocov3", "toy", data_folder=data.path.parent)
+    with pytest.raises(BadInput, match="safetensors"):
+        pretraining.run("retina", "toy", out=tmp_path / "x.pt", data_folder=data.path.parent)
+    out = pretraining.run(
+        "mocov2",
+        "toy",
+        epochs=1,
+        batch_size=16,
+        crop=32,
+        threads=1,
+        data_folder=data.path.parent,
+        out=tmp_path / "m.safetensors",
+    )
+    assert load_weights(out).card.scale == "tiny"
+    assert "iteration 3 of 3" in capsys.readouterr().err
+
+
+# The methods
+
+
+@pytest.mark.parametrize(("model", "name"), [("retina", "retina"), ("unet-resnet50-mocov2", "mocov2")])
+def test_checkpoint_starts_its_model(data: Prepared, tmp_path: Path, model: str, name: str) -> None:
+    adapter: Any = find_model(model)
+    assert adapter.pretraining == name
+    weights = load_weights(pretrain(method(name), data, short(name, epochs=1), tmp_path / f"{name}.safetensors"))
+    network = adapter.network(1, "tiny")
+    adapter.start(network, weights)
+    own = {key.removeprefix("encoder."): tensor for key, tensor in network.state_dict().items()}
+    shared = [key for key in weights.tensors if key in own and not key.startswith(("decoder.", "segmentation_head."))]
+    assert shared
+    assert all(torch.equal(own[key], weights.tensors[key]) for key in shared)
+
+
+def test_published_settings_are_the_defaults() -> None:
+    retina, mocov2 = (method(name).settings("full") for name in METHODS)
+    assert (retina.epochs, retina.batch_size, retina.crop, retina.learning_rate) == (200, 256, 224, 0.003)
+    assert (mocov2.epochs, mocov2.batch_size, mocov2.crop, mocov2.learning_rate) == (200, 128, 224, 0.015)
+    assert queue_size(mocov2, 500_000) == 65536
+
+
+def test_mocov2_rate_falls_at_epochs_120_and_160_of_200() -> None:
+    rates = [method("mocov2").rate(epoch * 7, 200 * 7) for epoch in (0, 119, 120, 159, 160, 199)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_retina_rate_is_polynomial_and_lags_one_step() -> None:
+    rates = [method("retina").rate(step, 10) for step in (0, 1, 2, 9)]
+    assert rates == pytest.approx([1, 1, 0.9**0.9, 0.2**0.9])
+
+
+def test_mocov2_names_its_tensors_like_the_published_encoder() -> None:
+    from torchvision.models import resnet50
+
+    module = MomentumContrast(Projection(unet(1, "full").encoder, 2048), 8)  # type: ignore[arg-type, union-attr]
+    published = {key for key in resnet50().state_dict() if not key.startswith("fc.")}
+    assert set(method("mocov2").weights(module)) == published
+
+
+@pytest.fixture
+def contrast() -> MomentumContrast:
+    torch.manual_seed(0)
+    encoder: Any = unet(1, "tiny").encoder
+    return MomentumContrast(Projection(encoder, encoder.out_channels[-1]), 24)
+
+
+def test_shuffled_keys_return_to_their_queries(contrast: MomentumContrast) -> None:
+    views = torch.randn(8, 1, 32, 32)
+    logits = contrast.eval()(views, views)  # equal networks, no batch statistics: each key equals its query
+    assert logits.shape == (8, 25)
+    torch.testing.assert_close(logits[:, 0], torch.full((8,), 1 / 0.2))
+
+
+def test_queue_holds_the_latest_keys_and_the_key_network_follows_slowly(contrast: MomentumContrast) -> None:
+    contrast.eval()
+    before = contrast.queue.clone()
+    views = torch.randn(8, 1, 32, 32)
+    contrast(views, views)
+    keys = contrast.key(views).T
+    torch.testing.assert_close(contrast.queue[:, :8], keys)
+    assert torch.equal(contrast.queue[:, 8:], before[:, 8:])
+    for _ in range(3):
+        contrast(views, views)
+    assert int(contrast.head) == 8  # 32 keys into 24 places
+
+    weight, average = contrast.query.head[0].weight, contrast.key.head[0].weight
+    with torch.no_grad():
+        weight += 1
+    old = average.clone()
+    contrast(views, views)
+    torch.testing.assert_close(average, old + 0.001 * (weight - old))
+    assert not any(parameter.requires_grad for parameter in contrast.key.parameters())
+
+
+def test_batch_statistics_do_not_give_the_own_key_away(contrast: MomentumContrast) -> None:
+    """In training mode a key is normalised with other images than its query, for nearly every image."""
+    seen: list[Tensor] = []
+    contrast.key.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, 0, 0, 0]))
+    views = torch.randn(4 * GROUP, 1, 1, 1).expand(-1, -1, 32, 32).contiguous()
+    torch.manual_seed(1)
+    contrast.train()(views, views)
+    query_groups = [set(part.tolist()) for part in views[:, 0, 0, 0].chunk(4)]
+    key_groups = [set(part.tolist()) for part in seen]
+    assert len(key_groups) == 4
+    assert max(len(a & b) for a in query_groups for b in key_groups) < 0.6 * GROUP
+
+
+def test_queue_never_exceeds_the_images() -> None:
+    settings = method("mocov2").settings("full", batch_size=16)
+    assert queue_size(settings, 100) == 96
+    assert queue_size(settings, 16) == 16
+    assert method("mocov2").options(settings, 100)["queue"] == 96
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_one_continues(data: Prepared, tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from embench import pretraining\n"
+        "pretraining.run(sys.argv[1], 'toy', epochs=3, batch_size=16, crop=32, device='cpu', threads=1,\n"
+        "    data_folder=Path(sys.argv[2]), out=Path(sys.argv[3]), save_every_seconds=0)\n"
+    )
+    for name in METHODS:
+        out = tmp_path / f"{name}.safetensors"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command = [*torchrun, str(script), name, str(data.path.parent), str(out)]
+        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        together = load_weights(out).card
+        alone = load_weights(
+            pretrain(
+                method(name),
+                data,
+                method(name).settings("tiny", epochs=3, batch_size=16, crop=32),
+                tmp_path / f"{name}-alone.safetensors",
+            )
+        ).card
+        assert together.iterations == alone.iterations
+        for (_, a), (_, b) in zip(together.loss_curve, alone.loss_curve, strict=True):
+            assert a == pytest.approx(b, rel=0.2)  # the same samples, but batch norm sees half of them at a time
