@@ -11,6 +11,9 @@ import numpy as np
 from embench import augment
 from embench.augment import Augmentation
 
+NOISE_VARIANCE = (1e-5, 1e-4)
+"""Of grey values as fractions."""
+
 
 @dataclass(frozen=True)
 class TwoViews(Augmentation):
@@ -20,9 +23,9 @@ class TwoViews(Augmentation):
     torchvision's default); brightness and contrast jitter by factors 0.6..1.4, in random order; blur with
     sigma 0.1..2 pixels (p 0.5); flips (p 0.5 each); Gaussian noise (p 0.5).
 
-    Protocol 4.4 gives no variance for the noise: the range of protocol 4.1 (400..1200 on the 0..255 scale) is
-    taken here. Nor does it say what a rotation brings in at the border: the image is reflected, as in
-    protocol 4.1.
+    Protocol 4.4 gives no variance for the noise: it is log-uniform in 1e-5..1e-4 on the 0..1 scale, as in the
+    pre-training script published with CEM500K. Nor does it say what a rotation brings in at the border: the image
+    is reflected, as in protocol 4.1.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ class TwoViews(Augmentation):
             lambda: augment.sigma_blur(0.1, 2.0),
             augment.horizontal_flip,
             augment.vertical_flip,
-            augment.gauss_noise,
+            lambda: augment.faint_gauss_noise(*NOISE_VARIANCE),
         )
 
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ albumentations and OpenCV are imported at the first use, never at the import of 
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import warnings
@@ -26,11 +27,11 @@ from embench.errors import BadInput
 VARIANCE = (400.0, 1200.0)
 """Variance of the Gaussian noise, uniform, in squared grey levels of 0..255 (protocol 4.1)."""
 
-KERNELS = (3, 5, 7)
-"""Edges of the Gaussian blur's kernel, pixels (protocol 4.1), equally likely.
+KERNELS = (3, 5, 5, 7, 7)
+"""Edges of the Gaussian blur's kernel, pixels, drawn with equal chances (protocol 4.1).
 
-albumentations 1.x draws a whole number of 3..7 and raises the even ones by 1, so that its 3 comes half as
-often as its 5 and its 7: to do the same, write (3, 5, 5, 7, 7).
+albumentations 1.x draws a whole number of 3..7 and raises the even ones by 1, so that 3 comes half as often as 5
+and as 7.
 """
 
 
@@ -131,7 +132,12 @@ def vertical_flip() -> Any:
 
 def gauss_noise() -> Any:
     """Add N(0, var) to every pixel, var uniform in `VARIANCE`, at p 0.5 (albumentations 1.x)."""
-    return _own().GaussNoise(p=0.5)
+    return _own().GaussNoise(lambda draw: draw.uniform(*VARIANCE))
+
+
+def faint_gauss_noise(low: float, high: float) -> Any:
+    """Add N(0, var) to every pixel, var log-uniform in low..high on the 0..1 scale, at p 0.5."""
+    return _own().GaussNoise(lambda draw: 255**2 * math.exp(draw.uniform(math.log(low), math.log(high))))
 
 
 def gaussian_blur() -> Any:
@@ -152,8 +158,12 @@ def _own() -> SimpleNamespace:
     base = albumentations().ImageOnlyTransform
 
     class GaussNoise(base):  # type: ignore[misc, valid-type]
+        def __init__(self, variance: Callable[[Any], float]) -> None:
+            super().__init__(p=0.5)
+            self.variance = variance
+
         def get_params_dependent_on_data(self, params: dict[str, Any], data: object) -> dict[str, Any]:
-            sigma = self.py_random.uniform(*VARIANCE) ** 0.5
+            sigma = self.variance(self.py_random) ** 0.5
             noise = self.random_generator.standard_normal(params["shape"], dtype=np.float32)
             noise *= np.float32(sigma)
             return {"noise": noise}

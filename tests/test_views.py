@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from test_augment import applied, close_to_golden, formula_image, frequencies_are, geometry, replay, store
 
-from baselines.views import TwoViews
+from baselines.views import NOISE_VARIANCE, TwoViews
+from embench import augment
 from embench.errors import BadInput
 
 GOLDEN = Path(__file__).parent / "data" / "augment" / "views.npz"
@@ -112,6 +113,16 @@ def test_jitter_and_blur_cover_their_ranges() -> None:
     assert stats.binomtest(sum(first), len(first)).pvalue > 0.001
     sigmas = [draw["SigmaBlur"]["sigma"] for draw in draws if "SigmaBlur" in draw]
     assert stats.kstest(sigmas, stats.uniform(0.1, 1.9).cdf).pvalue > 0.001
+
+
+def test_noise_is_faint_with_a_log_uniform_variance() -> None:
+    rng, grey = np.random.default_rng(0), np.full((96, 96), 128, np.uint8)
+    pipeline = augment.compose(lambda: augment.faint_gauss_noise(*NOISE_VARIANCE))
+    pipeline.transforms[0].p = 1.0
+    noises = [augment.apply(pipeline, rng, image=grey)["image"].astype(float) - 128 for _ in range(300)]
+    sigmas = np.array([noise.std() for noise in noises])
+    assert 0.8 < sigmas.min() < 1.0  # grey levels; rounding adds a little
+    assert 2.4 < sigmas.max() < 2.7
 
 
 def test_the_two_views_are_drawn_independently() -> None:
