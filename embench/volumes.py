@@ -395,15 +395,17 @@ def _tiff(file: Path) -> Stored:
     with tifffile.TiffFile(file) as tiff:
         series = tiff.series[0]
         axes = series.axes.upper()
-        if len(tiff.series) > 1:
-            shapes = ", ".join(str(each.shape) for each in tiff.series[:4])
-            raise BadInput(f"{file}: pages of different kinds ({shapes}); save one stack of equal pages")
+        written_one_by_one = len(tiff.series)
+        kinds = dict.fromkeys((each.shape, each.dtype, each.axes) for each in tiff.series)
+        if len(kinds) > 1 or (written_one_by_one > 1 and axes not in ("YX", "YXS")):
+            shapes = ", ".join(f"{dtype} {shape}" for shape, dtype, _ in kinds)
+            raise BadInput(f"{file}: several volumes or pages of different kinds ({shapes}); save one stack")
         colours = series.shape[-1] if axes.endswith("S") else 1
         plain = series.shape[:-1] if axes.endswith("S") else series.shape
         if "S" in axes[:-1]:
             raise BadInput(f"{file}: colour planes (axes {axes}); save it as grey values or label values")
         plain = tuple(n for n, axis in zip(plain, axes, strict=False) if n > 1 or axis in "YX")
-        shape = _zyx(file, plain)
+        shape = _zyx(file, plain if written_one_by_one == 1 else (written_one_by_one, *plain))
         dtype = np.dtype(series.dtype)
         pages = len(series.pages)
         _check_declared(file, int(np.prod(series.shape)) * dtype.itemsize, file.stat().st_size)
@@ -413,6 +415,8 @@ def _tiff(file: Path) -> Stored:
     def read(start: int, stop: int) -> NDArray[Any]:
         with tifffile.TiffFile(file) as tiff:
             series = tiff.series[0]
+            if written_one_by_one > 1:
+                return np.stack([tiff.series[z].asarray() for z in range(start, stop)])
             if pages == shape[0]:
                 key = list(range(start, stop))
                 return np.asarray(series.asarray(key=key)).reshape(stop - start, *full[1:])
