@@ -84,7 +84,10 @@ class Diagnostics(_Record):
 
 
 class SnapshotScore(_Record):
-    """Scores of the weights at one iteration."""
+    """Scores of the weights at one iteration.
+
+    ``diagnostics`` is ``None`` where there are no class scores to make them from: label maps made elsewhere.
+    """
 
     iteration: Count
     score: Fraction
@@ -92,7 +95,7 @@ class SnapshotScore(_Record):
     plain_score: Fraction | None = None
     undefined: tuple[str, ...] = ()
     images: tuple[ImageCounts, ...]
-    diagnostics: Diagnostics
+    diagnostics: Diagnostics | None
     seconds: float
 
 
@@ -116,7 +119,8 @@ class TrialResult(_Record):
 
     ``track`` is ``published`` when model, recipe and budget are the published pairing, ``open`` otherwise.
     ``status`` is ``done``, ``diverged`` (non-finite loss; the snapshots before it are kept) or ``submitted``
-    (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate).
+    (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate). ``leakage`` counts images that
+    are in two of training, test and pre-training data (:func:`embench.leakage.of_trial`).
     """
 
     schema_version: Literal[1] = 1
@@ -139,6 +143,7 @@ class TrialResult(_Record):
     peak_memory_bytes: Count = 0
     environment: dict[str, Any] = {}
     weights: dict[str, Any] | None = None
+    leakage: dict[str, Any] | None = None
     class_names: tuple[str, ...]
     sections: tuple[str, ...] = ()
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embench import provenance, results
+from embench import provenance, results, scoring
 from embench.errors import BadInput, Diverged
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
-from embench.metrics import Counts, ScoreHistogram, count, matched_instances
+from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
 from embench.recipe import Recipe, find_recipe
 from embench.registry import find_model
@@ -45,8 +45,6 @@ TRAINING_IMAGES_FOR_THRESHOLD = 4
 """Training sections, evenly spread, on which a trial chooses its diagnostic threshold."""
 SIDE_FOR_THRESHOLD = 512
 """They are cut to at most this many pixels a side about their centre: bounded cost on any data."""
-SECTIONS_KEPT = 3
-"""Predicted test sections stored beside a result, evenly spread, for the eye."""
 
 
 @dataclass(frozen=True)
@@ -331,21 +329,21 @@ def _score(
     """
     started = time.perf_counter()
     task = prepared.task
-    scoring = task.scoring
+    rule = task.scoring
     chosen = _thresholds(task, sections, predict) if sections else None
     thresholds = {value: threshold for value, threshold in (chosen or {}).items() if threshold is not None}
-    pooled = {value: ScoreHistogram() for value in scoring.classes}
-    largest = dict.fromkeys(scoring.classes, 0.0)
+    pooled = {value: ScoreHistogram() for value in rule.classes}
+    largest = dict.fromkeys(rule.classes, 0.0)
     images: list[ImageCounts] = []
     kept: list[str] = []
-    keep = _kept_sections(prepared) if sections else set()
+    keep = scoring.kept_sections(prepared) if sections else set()
     for volume in prepared.volumes("test"):
         for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
             tuned = dict.fromkeys(thresholds, Counts())
             for z, truth_YX in enumerate(truth_ZYX):
                 scores_CYX = scores_CZYX(z)
-                counted = truth_YX > 0 if scoring.ignore_unlabelled else np.ones(truth_YX.shape, bool)
-                for value in scoring.classes:
+                counted = truth_YX > 0 if rule.ignore_unlabelled else np.ones(truth_YX.shape, bool)
+                for value in rule.classes:
                     scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
                     largest[value] = max(largest[value], float(scores_YX.max()))
                     pooled[value].add(scores_YX[counted], truth_YX[counted] == value)
@@ -353,42 +351,24 @@ def _score(
                         found = (scores_YX > thresholds[value]) & counted
                         tuned[value] += count(found, truth_YX == value, (1,))[1]
                 if (volume.name, first + z) in keep:
-                    kept.append(_keep_section(spec.path, volume.name, first + z, labels_ZYX[z]))
-            matched, plain = _counts(task, labels_ZYX, truth_ZYX)
-            images.append(
-                ImageCounts(
-                    name=name,
-                    classes=_triples(matched),
-                    plain=_triples(plain) if plain else None,
-                    tuned=_triples(tuned) if chosen else None,
-                )
-            )
-    score, per_class = results.score(scoring, [image.classes for image in images])
-    plain_scores = [image.plain for image in images if image.plain is not None]
+                    kept.append(scoring.keep_section(spec.path, volume.name, first + z, labels_ZYX[z]))
+            images.append(scoring.image_counts(task, name, labels_ZYX, truth_ZYX, tuned if chosen else None))
     tuned_scores = [image.tuned for image in images if image.tuned is not None]
-    snapshot = SnapshotScore(
-        iteration=iteration,
-        score=score,
-        class_iou=per_class,
-        plain_score=results.score(scoring, plain_scores)[0] if plain_scores else None,
-        undefined=_undefined(task, images),
-        images=tuple(images),
-        diagnostics=Diagnostics(
-            average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},
-            largest_score=largest,
-            threshold=chosen,
-            tuned_iou=_tuned_iou(scoring, tuned_scores) if chosen else None,
-        ),
-        seconds=time.perf_counter() - started,
+    diagnostics = Diagnostics(
+        average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},
+        largest_score=largest,
+        threshold=chosen,
+        tuned_iou=_tuned_iou(rule, tuned_scores) if chosen else None,
     )
+    snapshot = scoring.snapshot(task, iteration, images, diagnostics, time.perf_counter() - started)
     return snapshot, tuple(kept)
 
 
-def _tuned_iou(scoring: Scoring, images: list[dict[int, tuple[int, int, int]]]) -> dict[int, float | None]:
+def _tuned_iou(rule: Scoring, images: list[dict[int, tuple[int, int, int]]]) -> dict[int, float | None]:
     """Return IoU per class at its chosen threshold, reduced as the score is; ``None`` where none was chosen."""
-    chosen = [value for value in scoring.classes if value in images[0]]
-    found = results.score(replace(scoring, classes=tuple(chosen)), images)[1] if chosen else {}
-    return {value: found.get(value) for value in scoring.classes}
+    chosen = [value for value in rule.classes if value in images[0]]
+    found = results.score(replace(rule, classes=tuple(chosen)), images)[1] if chosen else {}
+    return {value: found.get(value) for value in rule.classes}
 
 
 def _predictions(
@@ -404,31 +384,13 @@ def _predictions(
         image_YX, truth_YX = volume.section(0, z)
         assert truth_YX is not None
         scores_CYX = predict(image_YX)
-        name = volume.name if depth == 1 else f"{volume.name}-z{z:04d}"
+        name = scoring.section_name(volume.name, depth, z)
         yield name, z, partial(_only_section, scores_CYX), labels_2d(scores_CYX)[None], truth_YX[None]
 
 
 def _only_section(scores_CYX: NDArray[np.float32], z: int) -> NDArray[np.float32]:
     assert z == 0
     return scores_CYX
-
-
-def _counts(
-    task: Task, labels_ZYX: NDArray[np.uint8], truth_ZYX: Any
-) -> tuple[dict[int, Counts], dict[int, Counts] | None]:
-    """Return counts under the task's rule, and the plain ones beside them where the rule matches instances."""
-    scoring = task.scoring
-    total = dict.fromkeys(scoring.classes, Counts())
-    plain = dict.fromkeys(scoring.classes, Counts())
-    for labels_YX, truth_YX in zip(labels_ZYX, truth_ZYX, strict=True):
-        ignore = 0 if scoring.ignore_unlabelled else None
-        found = count(labels_YX, truth_YX, scoring.classes, ignore=ignore)
-        for value in scoring.classes:
-            plain[value] += found[value]
-            if scoring.match_instances:
-                matched = matched_instances(labels_YX == value, truth_YX == value)
-                total[value] += count(matched, truth_YX == value, (1,))[1]
-    return (total, plain) if scoring.match_instances else (plain, None)
 
 
 def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dict[int, float | None]:
@@ -454,38 +416,6 @@ def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dic
 def _centre(array_YX: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     starts = [max(0, (length - side) // 2) for length in array_YX.shape]
     return np.ascontiguousarray(array_YX[starts[0] : starts[0] + side, starts[1] : starts[1] + side])
-
-
-def _kept_sections(prepared: Prepared) -> set[tuple[str, int]]:
-    every = [(volume.name, z) for volume in prepared.volumes("test") for z in range(volume.image.shape[0])]
-    return {every[int(i)] for i in np.linspace(0, len(every) - 1, SECTIONS_KEPT).round()}
-
-
-def _keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]) -> str:
-    from PIL import Image
-
-    from embench.files import replacing
-
-    name = f"{result.stem}.sections/{volume}-z{z}.png"
-    with replacing(result.parent / name) as temporary:
-        Image.fromarray(labels_YX).save(temporary, "png")
-    return name
-
-
-def _triples(counts: dict[int, Counts]) -> dict[int, tuple[int, int, int]]:
-    return {value: (each.tp, each.fp, each.fn) for value, each in counts.items()}
-
-
-def _undefined(task: Task, images: list[ImageCounts]) -> tuple[str, ...]:
-    """Name the volumes and classes whose published score is 0/0; ours counts them as 1."""
-    if not task.scoring.is_volume:
-        return ()
-    return tuple(
-        f"{image.name}: {task.classes[value]}"
-        for image in images
-        for value, counts in image.classes.items()
-        if sum(counts) == 0
-    )
 
 
 def _thinned(curve: list[tuple[int, float, float]], points: int = 500) -> tuple[tuple[int, float, float], ...]:

@@ -1,0 +1,118 @@
+"""From label maps to counts and a score: the same code whether a trial made them or somebody else (protocol 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embench import results
+from embench.files import replacing
+from embench.metrics import Counts, count, matched_instances
+from embench.results import Diagnostics, ImageCounts, SnapshotScore
+from embench.store import Prepared
+from embench.task import Task
+
+SECTIONS_KEPT = 3
+"""Predicted test sections stored beside a result, evenly spread, for the eye."""
+
+Sections = Iterable[NDArray[np.uint8]]
+
+
+def section_name(volume: str, depth: int, z: int) -> str:
+    """Return the name under which section ``z`` of a volume of ``depth`` sections is scored as an image of its own."""
+    return volume if depth == 1 else f"{volume}-z{z:04d}"
+
+
+def image_counts(
+    task: Task, name: str, labels_ZYX: Sections, truth_ZYX: Sections, tuned: dict[int, Counts] | None = None
+) -> ImageCounts:
+    """Count agreement over what is scored as one: a volume, or one section of a 2D task.
+
+    Parameters
+    ----------
+    task : Task
+    name : str
+    labels_ZYX, truth_ZYX : iterable of ndarray of uint8
+        Predicted and true label values, section by section, of one shape.
+    tuned : dict, optional
+        Counts at other thresholds, to be kept beside.
+    """
+    matched, plain = _counts(task, labels_ZYX, truth_ZYX)
+    return ImageCounts(
+        name=name,
+        classes=_triples(matched),
+        plain=_triples(plain) if plain else None,
+        tuned=_triples(tuned) if tuned is not None else None,
+    )
+
+
+def snapshot(
+    task: Task, iteration: int, images: Sequence[ImageCounts], diagnostics: Diagnostics | None, seconds: float
+) -> SnapshotScore:
+    """Return the score of a whole test split with everything that it follows from."""
+    scoring = task.scoring
+    score, per_class = results.score(scoring, [image.classes for image in images])
+    plain_scores = [image.plain for image in images if image.plain is not None]
+    return SnapshotScore(
+        iteration=iteration,
+        score=score,
+        class_iou=per_class,
+        plain_score=results.score(scoring, plain_scores)[0] if plain_scores else None,
+        undefined=_undefined(task, images),
+        images=tuple(images),
+        diagnostics=diagnostics,
+        seconds=seconds,
+    )
+
+
+def kept_sections(prepared: Prepared) -> set[tuple[str, int]]:
+    """Return volume and index of the test sections whose prediction is stored beside a result."""
+    every = [(volume.name, z) for volume in prepared.volumes("test") for z in range(volume.image.shape[0])]
+    return {every[int(i)] for i in np.linspace(0, len(every) - 1, SECTIONS_KEPT).round()}
+
+
+def keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]) -> str:
+    """Store a predicted section beside a result file and return its path relative to the result's folder."""
+    from PIL import Image
+
+    name = f"{result.stem}.sections/{volume}-z{z}.png"
+    with replacing(result.parent / name) as temporary:
+        Image.fromarray(labels_YX).save(temporary, "png")
+    return name
+
+
+def _counts(
+    task: Task, labels_ZYX: Sections, truth_ZYX: Sections
+) -> tuple[dict[int, Counts], dict[int, Counts] | None]:
+    """Return counts under the task's rule, and the plain ones beside them where the rule matches instances."""
+    scoring = task.scoring
+    total = dict.fromkeys(scoring.classes, Counts())
+    plain = dict.fromkeys(scoring.classes, Counts())
+    for labels_YX, truth_YX in zip(labels_ZYX, truth_ZYX, strict=True):
+        ignore = 0 if scoring.ignore_unlabelled else None
+        found = count(labels_YX, truth_YX, scoring.classes, ignore=ignore)
+        for value in scoring.classes:
+            plain[value] += found[value]
+            if scoring.match_instances:
+                matched = matched_instances(labels_YX == value, truth_YX == value)
+                total[value] += count(matched, truth_YX == value, (1,))[1]
+    return (total, plain) if scoring.match_instances else (plain, None)
+
+
+def _triples(counts: dict[int, Counts]) -> dict[int, tuple[int, int, int]]:
+    return {value: (each.tp, each.fp, each.fn) for value, each in counts.items()}
+
+
+def _undefined(task: Task, images: Sequence[ImageCounts]) -> tuple[str, ...]:
+    """Name the volumes and classes whose published score is 0/0; ours counts them as 1."""
+    if not task.scoring.is_volume:
+        return ()
+    return tuple(
+        f"{image.name}: {task.classes[value]}"
+        for image in images
+        for value, counts in image.classes.items()
+        if sum(counts) == 0
+    )
