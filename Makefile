@@ -1,0 +1,41 @@
+# make demo: everything end to end on the built-in synthetic suite; make test: lint, types, tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test test-slow install install-test lint clean
+
+demo: install
+	EMBENCH_DATA=$(DEMO)/data $(BIN)/embench run --model retina --seeds 6 --suite mini --results $(DEMO)/results
+	EMBENCH_DATA=$(DEMO)/data $(BIN)/embench run --model unet-resnet50,unet-resnet50-mocov2,transunet --seeds 3 \
+		--suite mini --results $(DEMO)/results
+	EMBENCH_DATA=$(DEMO)/data $(BIN)/embench leaderboard --results $(DEMO)/results --out $(DEMO)/site
+
+test: install-test lint
+	$(BIN)/python -m pytest
+
+test-slow: install-test
+	$(BIN)/python -m pytest -m slow
+
+lint: install-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

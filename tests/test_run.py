@@ -1,0 +1,405 @@
+"""From the command line to result files, on small generated data: every model, resuming, refusing, diverging."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embench import executor, results, store, trial
+from embench.commands import run as run_command
+from embench.errors import BadInput
+from embench.experiment import Request, snapshot_iterations, trials
+from embench.model import SegmentationModel, TorchModel
+from embench.pretraining import Settings
+from embench.registry import find_model, model_names
+from embench.task import Item, Scoring, Task, UnlabelledSet
+from embench.tasks import SUITES
+from embench.training import load_state
+from embench.trial import TrialSpec
+from embench.weights import PretrainingCard, load_weights, save_weights, weights_path
+
+TOY = Task(
+    name="toy",
+    title="Bright discs on noise",
+    dataset="toy",
+    classes=("background", "disc"),
+    scoring=Scoring("2d"),
+    iterations=8,
+    pretraining="toy-unlabelled",
+    scale="tiny",
+)
+
+
+def discs(seed: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    image_ZYX = rng.normal(90, 12, (depth, 96, 96))
+    y, x = np.mgrid[:96, :96]
+    labels_ZYX = np.zeros(image_ZYX.shape, np.uint8)
+    for z in range(depth):
+        for cy, cx in rng.integers(12, 84, (3, 2)):
+            labels_ZYX[z] |= ((y - cy) ** 2 + (x - cx) ** 2 < 120).astype(np.uint8)
+    return np.clip(image_ZYX + 70 * labels_ZYX, 0, 255).astype(np.uint8), labels_ZYX
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy task, and checkpoints of both pre-trainings made from random networks."""
+    folder = tmp_path_factory.mktemp("toy")
+    items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 6), ("test", 2, 2))]  # type: ignore[arg-type]
+    store.write(store.prepared_path("toy", folder), TOY, items)
+    unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
+    store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
+    from embench.registry import find_pretraining
+
+    for method in ("retina", "mocov2"):
+        torch.manual_seed(0)
+        made = find_pretraining(method)()
+        settings = made.settings("tiny", batch_size=4, epochs=1)
+        assert isinstance(settings, Settings)
+        tensors = made.weights(made.module(settings, 8))
+        save_weights(weights_path(method, "toy-unlabelled", "tiny", folder), tensors, card(method))
+    return folder
+
+
+def card(method: str, **changes: object) -> PretrainingCard:
+    facts = {
+        "method": method,
+        "data": "toy-unlabelled",
+        "data_hash": "0" * 64,
+        "scale": "tiny",
+        "epochs": 1,
+        "iterations": 1,
+        "images": 8,
+        "crop": 64,
+        "batch_size": 4,
+        "norms": (0.4, 0.2),
+        "seed": 0,
+        "loss_curve": ((1, 0.5),),
+        "seconds": 1.0,
+        "synthetic": True,
+        "environment": {},
+    }
+    return PretrainingCard.model_validate(facts | changes)
+
+
+def request(data: Path, folder: Path, models: list[str], **changes: object) -> Request:
+    settings = {"tasks": ["toy"], "seeds": 1, "snapshots": 2, "device": "cpu", "data": data, "results": folder}
+    return Request(models=models, **(settings | changes))  # type: ignore[arg-type]
+
+
+def planned(data: Path, folder: Path, model: str = "unet-resnet50", **changes: object) -> TrialSpec:
+    return trials(request(data, folder, [model], **changes))[0]
+
+
+def comparable(result: results.TrialResult) -> str:
+    """Everything of a result but what a clock, a memory gauge or the state of the source tree gave."""
+    timeless = result.model_copy(
+        update={
+            "seconds_training": 0,
+            "seconds_prediction": 0,
+            "peak_memory_bytes": 0,
+            "environment": {**result.environment, "commit": ""},
+            "snapshots": tuple(snapshot.model_copy(update={"seconds": 0}) for snapshot in result.snapshots),
+        }
+    )
+    return timeless.model_dump_json()
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_every_registered_model_trains_and_is_scored(model: str, data: Path, tmp_path: Path) -> None:
+    spec = planned(data, tmp_path, model)
+    result = trial.run(spec)
+    assert result is not None
+    assert [snapshot.iteration for snapshot in result.snapshots] == [4, 8]
+    assert result.status == "done"
+    assert result.model.parameters > result.model.trained_parameters - 1 > 0
+    assert results.load(spec.path) == result
+    adapter = find_model(model)
+    pretrained = isinstance(adapter, TorchModel) and adapter.pretraining is not None
+    assert (result.model.weights_hash is not None) == pretrained
+    if pretrained:
+        assert result.model.trained_parameters < result.model.parameters
+    assert result.track == "published"
+    assert {image.name for image in result.snapshots[-1].images} == {"test-z0000", "test-z0001"}
+    assert all((spec.path.parent / section).is_file() for section in result.sections)
+    diagnostics = result.snapshots[-1].diagnostics
+    assert diagnostics is not None
+    assert diagnostics.threshold is not None
+
+
+def test_a_trial_learns_what_is_plain_to_see(data: Path, tmp_path: Path) -> None:
+    result = trial.run(planned(data, tmp_path, recipe="unet", iterations=60, snapshots=1))
+    assert result is not None
+    assert result.score is not None
+    assert result.score > 0.5
+
+
+class _Killed(Exception):
+    pass
+
+
+def killed_at(iteration: int) -> trial.Report:
+    def report(stage: str, reached: int, loss: float) -> None:
+        if stage == "training" and reached == iteration:
+            raise _Killed
+
+    return report
+
+
+@pytest.mark.parametrize("model", ["transunet", "unet-resnet50"])
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_trial_that_was_cut_short_ends_with_the_same_bytes(model: str, stop: int, data: Path, tmp_path: Path) -> None:
+    whole = trial.run(planned(data, tmp_path / "whole", model, save_every=0.0))
+    spec = planned(data, tmp_path / "cut", model, save_every=0.0)
+    with pytest.raises(_Killed):
+        trial.run(spec, killed_at(stop))
+    assert not spec.path.exists()
+    assert load_state(spec.state_path) is not None
+    resumed = trial.run(spec)
+    assert whole is not None
+    assert resumed is not None
+    assert comparable(resumed) == comparable(whole)
+    assert not spec.state_path.exists()
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data: Path, tmp_path: Path) -> None:
+    first, again = (trial.run(planned(data, tmp_path / name)) for name in ("a", "b"))
+    other = trial.run(planned(data, tmp_path / "c", first_seed=1))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert comparable(first) == comparable(again)
+    assert first.loss_curve != other.loss_curve
+
+
+def test_two_worker_processes_give_the_bytes_of_one(data: Path, tmp_path: Path) -> None:
+    asked = {"models": ["transunet"], "seeds": 2, "iterations": 2, "snapshots": 1}
+    one, two = (trials(request(data, tmp_path / name, **asked)) for name in ("one", "two"))  # type: ignore[arg-type]
+    alone, pooled = executor.local(one, jobs=1), executor.local(two, jobs=2)
+    for a, b in zip(alone, pooled, strict=True):
+        assert a is not None
+        assert b is not None
+        assert comparable(a) == comparable(b)
+
+
+def test_a_done_trial_is_skipped_and_another_budget_does_not_mix(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def go(**changes: object) -> None:
+        asked = {"models": ["transunet"], "tasks": ["toy"], "suite": None, "seeds": 1, "first_seed": 0, "iterations": 1}
+        asked |= {"snapshots": 1, "recipe": None, "crop": None, "batch_size": None, "overlap": None, "precision": None}
+        asked |= {"weights": [], "device": "cpu", "threads": 1, "jobs": 1, "save_every": 60.0}
+        run_command(**(asked | {"results": tmp_path, "data": data} | changes))  # type: ignore[arg-type]
+
+    caplog.set_level("INFO")
+    go()
+    files = sorted(tmp_path.rglob("seed-*.json"))
+    before = files[0].read_bytes()
+    go()
+    assert "1 of 1 trials are already done" in caplog.text
+    assert files[0].read_bytes() == before
+    go(iterations=2)
+    go(crop=32)
+    assert len(set(tmp_path.rglob("seed-*.json"))) == 3
+    loaded, refused = results.load_all([tmp_path])
+    assert not refused
+    assert len({result.fingerprint.digest for result in loaded}) == 2
+    assert {result.track for result in loaded} == {"open"}
+
+
+def test_a_trial_that_another_process_holds_is_left_to_it(data: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    spec = planned(data, tmp_path, iterations=1, snapshots=1)
+    spec.state_path.parent.mkdir(parents=True)
+    with FileLock(spec.state_path.with_suffix(".lock")):
+        assert trial.run(spec) is None
+    assert trial.run(spec) is not None
+
+
+USER_FILE = """
+import torch
+from embench.model import SegmentationModel, TorchModel
+
+class Diverging(TorchModel):
+    def network(self, outputs, scale):
+        class Net(torch.nn.Conv2d):
+            calls = 0
+            def forward(self, image):
+                Net.calls += 1
+                return super().forward(image) * (float("nan") if Net.calls == 3 else 1)
+        return Net(1, outputs, 3, padding=1)
+
+class Threshold(SegmentationModel):
+    def predict(self, image, task):
+        return (image[None] / 255).astype("float32")
+
+class Wrong(SegmentationModel):
+    def predict(self, image, task):
+        return image[None].astype("float32")
+
+class NotAModel:
+    pass
+"""
+
+
+@pytest.fixture
+def user_file(tmp_path: Path) -> Path:
+    path = tmp_path / "mymodel.py"
+    path.write_text(USER_FILE)
+    return path
+
+
+def test_a_diverged_trial_is_stored_and_stays_visible(data: Path, tmp_path: Path, user_file: Path) -> None:
+    result = trial.run(planned(data, tmp_path / "r", f"{user_file}:Diverging"))
+    assert result is not None
+    assert (result.status, result.message) == ("diverged", "not finite at iteration 3")
+    assert result.score is None
+    assert results.load_all([tmp_path / "r"])[0] == [result]
+
+
+def test_a_model_that_only_predicts_runs_too(data: Path, tmp_path: Path, user_file: Path) -> None:
+    result = trial.run(planned(data, tmp_path / "r", f"{user_file}:Threshold"))
+    assert result is not None
+    assert result.score is not None
+    assert result.score > 0.5
+
+
+def test_scores_outside_0_to_1_are_refused(data: Path, tmp_path: Path, user_file: Path) -> None:
+    with pytest.raises(BadInput, match=r"predict returned scores outside 0\.\.1"):
+        trial.run(planned(data, tmp_path / "r", f"{user_file}:Wrong"))
+
+
+def test_a_file_without_the_class_names_those_it_has(user_file: Path) -> None:
+    with pytest.raises(BadInput, match="Threshold"):
+        find_model(f"{user_file}:Treshold")
+    with pytest.raises(BadInput, match="not a model adapter"):
+        find_model(f"{user_file}:NotAModel")
+    with pytest.raises(BadInput, match="no such file"):
+        find_model("nowhere.py:Model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 0}, "--seeds 0: must be at least 1"),
+        ({"iterations": -5}, "--iterations -5: must be at least 1"),
+        ({"first_seed": -1}, "--first-seed -1"),
+        ({"crop": 100}, "--crop 100: must be a multiple of 32"),
+        ({"overlap": 1.0}, "--overlap 1.0"),
+        ({"tasks": ["toi"], "models": ["retina"]}, "unknown task 'toi'"),
+        ({"models": ["retinna"]}, "did you mean retina"),
+        ({"tasks": [], "suite": "mimi"}, "did you mean mini"),
+        ({"tasks": ["vnc-mito"]}, "run: embench prepare vnc --source DIR"),
+        ({"recipe": "unett"}, "did you mean unet"),
+        ({"weights": [Path("no.safetensors")]}, r"no\.safetensors: no such checkpoint"),
+        ({"device": "tpu"}, "--device tpu"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_training(
+    changes: dict[str, object], message: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        trials(request(data, tmp_path / "r", **({"models": ["transunet"]} | changes)))  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_results_folder_that_cannot_be_written_is_found_before_training(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write here"):
+        trials(request(data, tmp_path / "file" / "results", ["transunet"]))
+
+
+def test_a_pretrained_model_never_starts_from_random_weights(data: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    items = [Item(split, split, *discs(1, 2)) for split in ("train", "test")]  # type: ignore[arg-type]
+    store.write(store.prepared_path("toy", bare), TOY, items)
+    with pytest.raises(BadInput, match="run: embench pretrain retina --data toy-unlabelled --scale tiny"):
+        trials(request(bare, tmp_path / "r", ["retina"]))
+
+
+def test_a_checkpoint_of_another_method_or_scale_is_refused(data: Path, tmp_path: Path) -> None:
+    mocov2 = weights_path("mocov2", "toy-unlabelled", "tiny", data)
+    with pytest.raises(BadInput, match="made by mocov2, which none of retina starts from"):
+        trials(request(data, tmp_path, ["retina"], weights=[mocov2]))
+    loaded = load_weights(mocov2)
+    other = tmp_path / "other.safetensors"
+    save_weights(other, loaded.tensors, card("retina", scale="full"))
+    with pytest.raises(BadInput, match="scale full, but retina-tiny is tiny"):
+        trials(request(data, tmp_path, ["retina"], weights=[other]))
+
+
+def test_weights_of_other_names_are_listed_and_refused(data: Path, tmp_path: Path) -> None:
+    loaded = load_weights(weights_path("mocov2", "toy-unlabelled", "tiny", data))
+    wrong = tmp_path / "wrong.safetensors"
+    save_weights(wrong, loaded.tensors, card("retina"))
+    with pytest.raises(BadInput, match=r"lacks transformer\.embeddings"):
+        trial.run(planned(data, tmp_path / "r", "retina", weights=[wrong]))
+
+
+def test_another_recipe_is_a_row_of_its_own_in_the_open_track(data: Path, tmp_path: Path) -> None:
+    result = trial.run(planned(data, tmp_path, "unet-resnet50", recipe="retina", iterations=1, snapshots=1))
+    assert result is not None
+    assert (result.row, result.track, result.recipe["name"]) == ("unet-resnet50+retina", "open", "retina-tiny")
+
+
+def test_data_that_changed_after_planning_are_refused(data: Path, tmp_path: Path) -> None:
+    spec = planned(data, tmp_path)
+    stamp = spec.key.fingerprint.model_copy(update={"data_hash": "f" * 64})
+    with pytest.raises(BadInput, match="changed since the run was planned"):
+        trial.run(replace(spec, key=replace(spec.key, fingerprint=stamp)))
+
+
+def test_snapshots_are_evenly_spaced_and_end_at_the_budget() -> None:
+    assert snapshot_iterations(1000, 5) == (200, 400, 600, 800, 1000)
+    assert snapshot_iterations(2, 5) == (1, 2)
+
+
+def test_a_result_whose_counts_contradict_its_score_is_refused(data: Path, tmp_path: Path) -> None:
+    spec = planned(data, tmp_path, iterations=1, snapshots=1)
+    trial.run(spec)
+    facts = json.loads(spec.path.read_text())
+    facts["snapshots"][0]["score"] = 0.987
+    spec.path.write_text(json.dumps(facts))
+    with pytest.raises(BadInput, match=r"its counts give"):
+        results.load(spec.path)
+
+
+def test_the_default_is_the_mini_suite_with_a_banner_when_nothing_published_is_prepared(tmp_path: Path) -> None:
+    from embench.experiment import choose_tasks
+
+    chosen = choose_tasks(Request(models=["transunet"]), tmp_path)
+    assert tuple(task.name for task in chosen) == SUITES["mini"]
+    assert all(task.synthetic for task in chosen)
+
+
+def test_bad_input_on_the_command_line_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    asked = [
+        "run",
+        "--model",
+        "retina",
+        "--task",
+        "vnc-mito",
+        "--results",
+        str(tmp_path / "r"),
+        "--data-dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run([sys.executable, "-m", "embench", *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "embench prepare vnc --source DIR" in done.stderr
+
+
+def test_names_of_registered_models_are_those_of_their_classes() -> None:
+    for name in model_names():
+        adapter = find_model(name)
+        assert isinstance(adapter, SegmentationModel)
+        assert adapter.name == name
