@@ -132,9 +132,9 @@ def _compared(column: Column, first: Cell, second: Cell) -> dict[str, Any]:
         "first": _summary(first),
         "second": _summary(second),
     }
-    test = site.pair_of(first, second)
-    if test is None:
+    if not len(first.scores) or not len(second.scores):
         return {**entry, "p": float("nan"), "verdict": "no finished trial", "stars": ""}
+    test = statistics.compare(first.scores, second.scores)
     difference = entry["first"]["median"] - entry["second"]["median"]
     return {**entry, "median_difference": difference, **asdict(test), "a12": test.a12}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from embench.files import write_atomic
 from embench.results import ModelCard
 from leaderboard import figures, sections, statistics, table
 from leaderboard.published import published_for
-from leaderboard.statistics import Floats
 from leaderboard.table import Board, Cell, Column, Trial
 
 BASELINE = "unet-resnet50"
@@ -28,7 +27,7 @@ BASELINE = "unet-resnet50"
 ASSETS = ("site.css", "site.js", "icon.svg")
 _TEMPLATES = Path(__file__).parent / "templates"
 
-_CODES = {"different**": "2", "different*": "1", "not distinguished": "0", "n too small": "t"}
+MOST_IN_DIAGRAM = 24
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,10 @@ class Content:
         return {row: k for k, row in enumerate(self.rows)}
 
     @cached_property
-    def p_values(self) -> dict[tuple[str, str], tuple[list[str], Floats]]:
-        """Rows and the Mann-Whitney p of every pair, by column."""
+    def pairs(self) -> dict[tuple[str, str], statistics.Pairs]:
+        """Every pair of rows compared, by column; rows in the order of ``by_column``."""
         return {
-            key: (list(cells), statistics.mann_whitney_matrix([cell.scores for cell in cells.values()]))
+            key: statistics.compare_all([cell.scores for cell in cells.values()])
             for key, cells in self.by_column.items()
         }
 
@@ -167,7 +166,8 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
                 "missing": board.missing(row),
                 "cells": [
                     {
-                        **_cell(board.cell(row, column)),
+                        **board.cell(row, column).summary,
+                        "diverged_seeds": board.cell(row, column).diverged,
                         "mark": _mark_words(marks[column.slug], order, row, reference),
                         "column": column.slug,
                     }
@@ -182,7 +182,7 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
                 "task": column.task,
                 "fingerprint": column.digest,
                 "ranked": row in ranked,
-                **{k: v for k, v in _cell(board.cell(row, column)).items() if not isinstance(v, list)},
+                **board.cell(row, column).summary,
             }
             for row in order
             for column in board.columns
@@ -226,7 +226,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
     lines = [
         {
             **_row(content, row),
-            **_cell(cells[row]),
+            **cells[row].summary,
             "published": any(table.is_published_pairing(trial) for trial in cells[row].trials),
             "rank": ranked.get(row),
             "missing": alone.missing(row),
@@ -286,7 +286,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
                     [
                         {
                             "row": line["label"],
-                            **{k: v for k, v in line.items() if isinstance(v, float | int) and k != "rank"},
+                            **cells[line["label"]].summary,
                             **line["classes"],
                         }
                         for line in lines
@@ -308,7 +308,8 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
         lines.append(
             {
                 "column": _column(column),
-                **_cell(cell),
+                **cell.summary,
+                "diverged_seeds": cell.diverged,
                 "published": any(table.is_published_pairing(trial) for trial in cell.trials),
                 "iterations": column.fingerprint.iterations,
                 "seconds": float(np.mean([trial.result.seconds_training for trial in cell.trials])),
@@ -349,51 +350,57 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
 
 def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
     """Everything about one row against every other, on the tasks that both have under one fingerprint."""
-    against = []
-    lines = []
-    for other in content.rows:
-        if other == row:
-            continue
-        shared = [column for column in content.columns if {row, other} <= content.by_column[column.key].keys()]
-        tests = [
-            (column, pair_of(content.by_column[column.key][row], content.by_column[column.key][other]))
-            for column in shared
-        ]
-        tests = [(column, test) for column, test in tests if test is not None]
-        adjusted = statistics.holm([test.p for _, test in tests if test])
-        entry = []
-        for (column, test), p_holm in zip(tests, adjusted, strict=True):
-            assert test is not None
-            means = [content.by_column[column.key][name].mean for name in (row, other)]
-            medians = [float(np.median(content.by_column[column.key][name].scores)) for name in (row, other)]
-            record = {
-                "task": column.label,
-                "slug": column.slug,
-                "synthetic": column.synthetic,
-                "mean": means[0],
-                "other_mean": means[1],
-                "median": medians[0],
-                "other_median": medians[1],
-                **asdict(test),
-                "a12": test.a12,
-                "p_holm": float(p_holm),
-            }
-            entry.append(record)
-            lines.append({"row": row, "other": other, **record})
-        against.append({"other": other, "slug": table.slug(other), "tests": entry})
+    frame = _against(content, row)
     return {
         "row": _row(content, row),
         "others": [{"label": other, "slug": table.slug(other)} for other in content.rows],
-        "data": {"row": row, "against": _clean(against)},
-        "files": site.table(f"compare-{table.slug(row)}", pd.DataFrame(lines)),
+        "fields": list(frame.columns),
+        "tests": _in_script(frame.to_json(orient="values")),
+        "files": site.table(f"compare-{table.slug(row)}", frame),
     }
 
 
-def pair_of(first: Cell, second: Cell) -> statistics.Comparison | None:
-    """Return two rows of one column compared; ``None`` where either has no finished trial."""
-    if not len(first.scores) or not len(second.scores):
-        return None
-    return statistics.compare(first.scores, second.scores)
+def _against(content: Content, row: str) -> pd.DataFrame:
+    """Return one line per other row and shared task; p adjusted over the tasks of each pair."""
+    parts = []
+    for column in content.columns:
+        cells = content.by_column[column.key]
+        if row not in cells or not len(cells[row].scores):
+            continue
+        pairs, own = content.pairs[column.key], list(cells).index(row)
+        part = pd.DataFrame(
+            {
+                "other": list(cells),
+                "task": column.label,
+                "page": column.slug,
+                "synthetic": column.synthetic,
+                "n": pairs.n[own],
+                "m": pairs.n,
+                "mean": cells[row].mean,
+                "other_mean": [cell.mean for cell in cells.values()],
+                "median": cells[row].summary["median"],
+                "other_median": [cell.summary["median"] for cell in cells.values()],
+                "shift": pairs.shift[own],
+                "low": pairs.low[own],
+                "high": pairs.high[own],
+                "p": pairs.p[own],
+                "delta": pairs.delta[own],
+                "a12": (pairs.delta[own] + 1) / 2,
+                "verdict": pairs.verdicts()[own],
+                "stars": pairs.stars()[own],
+            }
+        )
+        parts.append(part[(part["m"] > 0) & (part["other"] != row)])
+    if not parts or not sum(map(len, parts)):
+        return pd.DataFrame(columns=["other"])
+    frame = pd.concat(parts, ignore_index=True)
+    frame["p_holm"] = frame.groupby("other", sort=False)["p"].transform(lambda p: statistics.holm(p.to_numpy()))
+    return frame
+
+
+def _in_script(text: str) -> Markup:
+    """Return JSON that may stand inside a script element whatever its strings hold."""
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 # ---- parts of pages
@@ -415,29 +422,6 @@ def _row(content: Content, row: str) -> dict[str, Any]:
         "licence": card.licence,
         "hours": sum(trial.result.seconds_training for trial in trials) / 3600,
         "colour": content.colours[row],
-    }
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    scores = cell.scores
-    q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75]) if len(scores) else (nan, nan, nan)
-    plain = [trial.result.final.plain_score for trial in cell.trials if trial.result.final is not None]
-    known = [value for value in plain if value is not None]
-    return {
-        "n": len(scores),
-        "diverged": len(cell.diverged),
-        "diverged_seeds": cell.diverged,
-        "mean": cell.mean,
-        "spread": cell.spread,
-        "median": float(median),
-        "q1": float(q1),
-        "q3": float(q3),
-        "smallest": float(scores.min()) if len(scores) else nan,
-        "largest": float(scores.max()) if len(scores) else nan,
-        "plain": float(np.mean(known)) if known else nan,
-        "tuned": cell.mean_of("tuned"),
-        "average_precision": cell.mean_of("average_precision"),
-        "artefacts": cell.artefacts,
     }
 
 
@@ -520,7 +504,7 @@ def _viewer(pictures: sections.Sections, order: Sequence[str]) -> dict[str, Any]
 def _diagram(board: Board, ranking: pd.DataFrame) -> dict[str, Any] | None:
     """Return Friedman, Nemenyi and the critical-difference diagram where there are enough rows and tasks."""
     rows = list(ranking["row"])
-    if len(rows) < 3 or len(board.columns) < 2:
+    if not 3 <= len(rows) <= MOST_IN_DIAGRAM or len(board.columns) < 2:
         return None
     scores = np.array([[board.cell(row, column).mean for row in rows] for column in board.columns])
     test = statistics.friedman(scores)
@@ -538,26 +522,24 @@ def _marks(content: Content, column: Column, order: Sequence[str]) -> str:
     ``2``/``1`` better with two stars or one, ``B``/``A`` worse, ``0`` not distinguished, ``t`` n too small, ``-`` no
     comparison.
     """
-    rows, p_values = content.p_values[column.key]
-    place = {row: k for k, row in enumerate(rows)}
     cells = content.by_column[column.key]
-    signs = []
-    for one in order:
-        for other in order:
-            if one == other or one not in place or other not in place:
-                signs.append("-")
-                continue
-            p = p_values[place[one], place[other]]
-            first, second = cells[one], cells[other]
-            if isnan(p):
-                signs.append("-")
-            elif (said := statistics.verdict(p, len(first.scores), len(second.scores))) != "different":
-                signs.append(_CODES[said])
-            else:
-                better = statistics.cliffs_delta(first.scores, second.scores) > 0
-                code = _CODES[said + statistics.stars(p)]
-                signs.append(code if better else {"2": "B", "1": "A"}[code])
-    return "".join(signs)
+    pairs = content.pairs[column.key]
+    codes = np.select(
+        [
+            np.isnan(pairs.p),
+            pairs.verdicts() == "n too small",
+            pairs.p >= statistics.LEVEL,
+            pairs.delta > 0,
+        ],
+        ["-", "t", "0", np.where(pairs.p < 0.01, "2", "1")],
+        np.where(pairs.p < 0.01, "B", "A"),
+    )
+    np.fill_diagonal(codes, "-")
+    # A last line and column of nothing stand for rows without a trial here.
+    padded = np.pad(codes, (0, 1), constant_values="-")
+    place = {row: k for k, row in enumerate(cells)}
+    chosen = [place.get(row, len(cells)) for row in order]
+    return "".join(padded[np.ix_(chosen, chosen)].ravel().tolist())
 
 
 MARKS = {
@@ -610,17 +592,6 @@ def _distinct(cards: Sequence[ModelCard]) -> list[ModelCard]:
     return list({card.model_dump_json(): card for card in cards}.values())
 
 
-def _clean(value: Any) -> Any:
-    """Return a value as JSON can hold it: NaN becomes ``None``, NumPy scalars Python's."""
-    if isinstance(value, Mapping):
-        return {str(key): _clean(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(each) for each in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and isnan(value) else value
-
-
 # ---- writing
 
 
@@ -662,10 +633,12 @@ class _Site:
         """Write a table as CSV and JSON and return their paths in the site."""
         paths = {"csv": f"data/{name}.csv", "json": f"data/{name}.json"}
         buffer = io.StringIO()
-        frame.map(_harmless).to_csv(buffer, index=False, lineterminator="\n")
+        texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+        frame.assign(**{name: frame[name].map(_harmless) for name in texts}).to_csv(
+            buffer, index=False, lineterminator="\n"
+        )
         self.put(paths["csv"], buffer.getvalue())
-        records = [_clean(record) for record in frame.to_dict("records")]
-        self.put(paths["json"], json.dumps(records, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
         return paths
 
     def copy(self, source: Path, name: str) -> str:

@@ -80,30 +80,51 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> float:
     return float(_mann_whitney_many(x[None], y[None])[0, 0])
 
 
-def mann_whitney_matrix(samples: Sequence[ArrayLike]) -> Floats:
-    """Return the p-value of every pair of samples.
+@dataclass(frozen=True)
+class Pairs:
+    """Every pair of K samples compared, as :class:`Comparison` does one; (K, K) arrays, NaN for an empty sample."""
 
-    Parameters
-    ----------
-    samples : sequence of K samples
-        An empty sample gives NaN.
+    n: NDArray[np.int64]
+    p: Floats
+    smallest_p: Floats
+    shift: Floats
+    low: Floats
+    high: Floats
+    delta: Floats
 
-    Returns
-    -------
-    ndarray, shape (K, K), symmetric
-    """
+    def verdicts(self, level: float = LEVEL) -> NDArray[np.str_]:
+        """Return the verdict of every pair, empty where there was nothing to compare."""
+        found = np.where(self.p < level, "different", "not distinguished")
+        return np.where(np.isnan(self.p), "", np.where(self.smallest_p >= level, "n too small", found))
+
+    def stars(self) -> NDArray[np.str_]:
+        """Return the paper's marks of every pair."""
+        return np.where(self.p < 0.01, "**", np.where(self.p < 0.05, "*", ""))
+
+
+def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
+    """Compare every pair of samples; samples of one size go together, so that hundreds take seconds."""
     scores = [_sample(each) for each in samples]
-    sizes = sorted({len(each) for each in scores} - {0})
-    p_values = np.full((len(scores), len(scores)), nan)
-    members = {n: [k for k, each in enumerate(scores) if len(each) == n] for n in sizes}
-    stacked = {n: np.stack([scores[k] for k in members[n]]) for n in sizes}
-    for n in sizes:
-        for m in sizes:
+    size = len(scores)
+    p, smallest, shift, low, high, delta = (np.full((size, size), nan) for _ in range(6))
+    lengths = sorted({len(each) for each in scores} - {0})
+    members = {n: [k for k, each in enumerate(scores) if len(each) == n] for n in lengths}
+    stacked = {n: np.stack([scores[k] for k in members[n]]) for n in lengths}
+    for n in lengths:
+        for m in lengths:
+            where = np.ix_(members[n], members[m])
+            differences = stacked[n][:, None, :, None] - stacked[m][None, :, None, :]
+            differences = np.sort(differences.reshape(*differences.shape[:2], n * m), axis=-1)
+            shift[where] = np.median(differences, axis=-1)
+            delta[where] = np.sign(differences).mean(axis=-1)
+            smallest[where] = smallest_p(n, m)
+            if (k := _critical_count(n, m, level)) >= 1:
+                low[where], high[where] = differences[..., k - 1], differences[..., -k]
             if n <= m:
                 block = _mann_whitney_many(stacked[n], stacked[m])
-                p_values[np.ix_(members[n], members[m])] = block
-                p_values[np.ix_(members[m], members[n])] = block.T
-    return p_values
+                p[where] = block
+                p[np.ix_(members[m], members[n])] = block.T
+    return Pairs(np.array([len(each) for each in scores]), p, smallest, shift, low, high, delta)
 
 
 def smallest_p(n: int, m: int) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from embench.errors import BadInput
+from embench.names import is_name
 from embench.recipe import find_recipe
 from embench.results import EPSILON, Fingerprint, SnapshotScore, TrialResult, digest_of, iou, load, result_files
 from embench.task import Task
@@ -157,6 +158,30 @@ class Cell:
     def artefacts(self) -> int:
         """How many scores are near 0 only because of the threshold."""
         return sum(trial.artefact for trial in self.trials)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures that the pages show: centre, spread, diagnostics and what went wrong."""
+        scores = self.scores
+        nothing = (float("nan"),) * 3
+        q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75]).tolist() if len(scores) else nothing
+        finals = [trial.result.final for trial in self.trials]
+        plain = _mean(final.plain_score for final in finals if final is not None)
+        return {
+            "n": len(scores),
+            "diverged": len(self.diverged),
+            "mean": self.mean,
+            "spread": self.spread,
+            "median": median,
+            "q1": q1,
+            "q3": q3,
+            "smallest": float(scores.min()) if len(scores) else float("nan"),
+            "largest": float(scores.max()) if len(scores) else float("nan"),
+            "plain": float("nan") if plain is None else plain,
+            "tuned": self.mean_of("tuned"),
+            "average_precision": self.mean_of("average_precision"),
+            "artefacts": self.artefacts,
+        }
 
     def mean_of(self, measure: str) -> float:
         """Return the mean over seeds of ``score``, ``tuned``, ``average_precision``; NaN without any."""
@@ -449,11 +474,17 @@ def overrides(recipe: dict[str, Any], task: Task | None) -> str:
     for name, short in (("crop", "crop"), ("batch_size", "batch")):
         expected = getattr(own, name)
         if expected is not None and recipe.get(name) != expected:
-            changed.append(f"{short}={recipe.get(name)}")
-    resized = asdict(own.resized(crop=recipe.get("crop"), batch_size=recipe.get("batch_size")))
+            changed.append(f"{short}={recipe[name]}" if isinstance(recipe.get(name), int) else short)
+    crop, batch_size = (value if isinstance(value := recipe.get(key), int) else None for key in ("crop", "batch_size"))
+    resized = asdict(own.resized(crop=crop, batch_size=batch_size))
     for name, value in resized.items():
-        if name not in ("name", "crop", "batch_size") and name in recipe and recipe[name] != value:
-            changed.append(f"{name}={recipe[name]}" if isinstance(recipe[name], str | float | int) else name)
+        if name in ("name", "crop", "batch_size") or name not in recipe or recipe[name] == value:
+            continue
+        if name == "inference":
+            changed.append(_inference_change(value, recipe[name]))
+        else:
+            found = str(recipe[name])
+            changed.append(f"{name}={found}" if isinstance(recipe[name], float | int) or is_name(found) else name)
     return ",".join(changed)
 
 
@@ -467,12 +498,14 @@ def command(trials: Sequence[Trial]) -> str:
     task = known_task(result.task)
     for override in overrides(result.recipe, task).split(","):
         name, _, value = override.partition("=")
-        if name in ("crop", "batch", "precision"):
+        if name in ("crop", "batch", "precision", "overlap"):
             parts.append(f"--{'batch-size' if name == 'batch' else name} {value}")
     if task is None or task.iterations != result.iterations_asked:
         parts.append(f"--iterations {result.iterations_asked}")
     parts.append(f"--snapshots {max(len(trial.curve) for trial in trials)}")
-    parts.append(f"--seeds {seeds[-1] + 1}")
+    if seeds[0]:
+        parts.append(f"--first-seed {seeds[0]}")
+    parts.append(f"--seeds {seeds[-1] - seeds[0] + 1}")
     return " ".join(parts)
 
 
@@ -489,6 +522,16 @@ def known_task(name: str) -> Task | None:
         return find_task(name)
     except BadInput:
         return None
+
+
+def _inference_change(own: dict[str, Any], found: Any) -> str:
+    """Return ``overlap=0.25`` where only the window's overlap differs, else ``inference``."""
+    if isinstance(found, dict) and found.keys() == own.keys():
+        values = {str(found[key]) for key in own if found[key] != own[key] and key.startswith("overlap")}
+        others = [key for key in own if found[key] != own[key] and not key.startswith("overlap")]
+        if len(values) == 1 and not others and is_name(*values):
+            return f"overlap={values.pop()}"
+    return "inference"
 
 
 def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:

@@ -97,6 +97,10 @@ def test_overrides_of_the_recipe_are_stated_in_the_row() -> None:
     assert table.overrides(changed.recipe, MITO) == "crop=96,batch=8"
     assert table.overrides({**changed.recipe, "crop": 224, "batch_size": 16}, MITO) == "inference"
     assert table.overrides(made.result("retina", MITO).recipe, MITO) == ""
+    own = made.result("retina", MITO).recipe
+    sparse = {**own, "inference": {**own["inference"], "overlap_2d": 0.25, "overlap_3d": 0.25}}
+    assert table.overrides(sparse, MITO) == "overlap=0.25"
+    assert table.overrides({**own, "schedule": "<b>none</b>"}, MITO) == "schedule"
     assert table.overrides({**made.result("retina", MITO).recipe, "learning_rate": 0.1}, MITO) == "learning_rate=0.1"
 
 

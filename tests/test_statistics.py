@@ -55,14 +55,18 @@ def test_mann_whitney_of_many_scores_is_scipys_approximation_with_tie_correction
 
 @given(st.lists(scores | st.just([]), min_size=1, max_size=5))
 @settings(max_examples=30, deadline=None)
-def test_the_matrix_holds_the_p_of_every_pair(samples: list[list[float]]) -> None:
-    found = statistics.mann_whitney_matrix(samples)
+def test_all_pairs_at_once_are_what_each_pair_is_by_itself(samples: list[list[float]]) -> None:
+    found = statistics.compare_all(samples)
     for i, x in enumerate(samples):
         for j, y in enumerate(samples):
-            if x and y:
-                assert found[i, j] == pytest.approx(statistics.mann_whitney(x, y), abs=1e-12)
-            else:
-                assert isnan(found[i, j])
+            if not x or not y:
+                assert isnan(found.p[i, j])
+                assert found.verdicts()[i, j] == ""
+                continue
+            alone = statistics.compare(x, y)
+            for name in ("p", "smallest_p", "shift", "low", "high", "delta"):
+                assert getattr(found, name)[i, j] == pytest.approx(getattr(alone, name), abs=1e-12, nan_ok=True)
+            assert (found.verdicts()[i, j], found.stars()[i, j]) == (alone.verdict, alone.stars)
 
 
 @given(scores, scores)

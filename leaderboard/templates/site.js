@@ -172,6 +172,8 @@ for (const viewer of document.querySelectorAll(".viewer")) {
 const pairTable = document.getElementById("pair-table");
 if (pairTable) {
   const data = read(document.querySelector("script.data"));
+  const tests = data.tests.map((values) => Object.fromEntries(data.fields.map((field, index) => [field, values[index]])));
+  const against = data.others.map((each) => ({ ...each, tests: tests.filter((test) => test.other === each.label) }));
   const first = document.getElementById("pair-first");
   const second = document.getElementById("pair-second");
   const own = first.value;
@@ -187,31 +189,31 @@ if (pairTable) {
   };
 
   const show = () => {
-    const entry = data.against.find((each) => each.slug === second.value);
+    const entry = against.find((each) => each.slug === second.value);
     const summary = document.getElementById("pair");
     summary.textContent = "";
     document.getElementById("pair-region").hidden = !entry || !entry.tests.length;
     if (!entry) return;
     const said = document.createElement("p");
     if (!entry.tests.length) {
-      said.textContent = `${data.row} and ${entry.other} have no task in common under one fingerprint: their scores may not be compared.`;
+      said.textContent = `${data.row} and ${entry.label} have no task in common under one fingerprint: their scores may not be compared.`;
     } else {
       const count = (verdict) => entry.tests.filter(verdict).length;
       const better = count((test) => test.verdict === "different" && test.delta > 0);
       const worse = count((test) => test.verdict === "different" && test.delta < 0);
       const small = count((test) => test.verdict === "n too small");
       const improvement = entry.tests.reduce((sum, test) => sum + test.a12, 0) / entry.tests.length;
-      said.textContent = `${data.row} is better than ${entry.other} on ${better} of ${entry.tests.length} tasks, worse on ${worse}, not distinguished on ${entry.tests.length - better - worse - small}` +
+      said.textContent = `${data.row} is better than ${entry.label} on ${better} of ${entry.tests.length} tasks, worse on ${worse}, not distinguished on ${entry.tests.length - better - worse - small}` +
         (small ? `, with too few seeds on ${small}` : "") + `. Probability of improvement over these tasks: ${improvement.toFixed(2)}.`;
     }
     summary.append(said);
-    pairTable.caption.textContent = `${data.row} (first) against ${entry.other} (second)`;
+    pairTable.caption.textContent = `${data.row} (first) against ${entry.label} (second)`;
     const rows = entry.tests.map((test) => {
       const row = document.createElement("tr");
       const name = cell("th", "name", "", test.task);
       name.scope = "row";
       const link = document.createElement("a");
-      link.href = `../task/${encodeURIComponent(test.slug)}.html`;
+      link.href = `../task/${encodeURIComponent(test.page)}.html`;
       link.textContent = test.task;
       name.append(link);
       if (test.synthetic) {
@@ -243,7 +245,7 @@ if (pairTable) {
   });
   second.addEventListener("change", () => { history.replaceState(null, "", "#" + encodeURIComponent(second.value)); show(); });
   const asked = decodeURIComponent(location.hash.slice(1));
-  const likely = data.against.find((each) => each.slug === asked) ?? data.against.find((each) => each.tests.length);
+  const likely = against.find((each) => each.slug === asked && each.slug !== own) ?? against.find((each) => each.tests.length);
   if (likely) second.value = likely.slug;
   show();
 }
