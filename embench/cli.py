@@ -79,15 +79,57 @@ def run(
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(help="A task, an unlabelled set, or a data set: vnc, mini, ...")],
-    source: Annotated[Path | None, typer.Option(help="Folder of the published files.")] = None,
+    task: Annotated[str | None, typer.Argument(help="A task, an unlabelled set, or a data set: vnc, mini, ...")] = None,
+    source: Annotated[
+        list[Path],
+        typer.Option(help="Folder, zip or files as published; may be repeated. Default: what was fetched."),
+    ] = [],  # noqa: B006
     force: Annotated[bool, typer.Option(help="Prepare again what is there.")] = False,
+    name: Annotated[str | None, typer.Option(help="Your own images, prepared as a task of this name.")] = None,
+    images: Annotated[Path | None, typer.Option(help="With --name: folder or file of images.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="With --name: folder or file of masks.")] = None,
+    classes: Annotated[str | None, typer.Option(help="With --name: 0:background,1:er, values as in the masks.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="With --name: last-20% (the default), or a .csv file (name,split[,first,last]).")
+    ] = None,
+    scoring: Annotated[str | None, typer.Option(help="With --name: 2d (the default), stack or orthoplane.")] = None,
+    voxel_size: Annotated[str | None, typer.Option(help="With --name: nanometres z,y,x, as in 16,8,8.")] = None,
+    grey_range: Annotated[
+        str | None, typer.Option(help="With --name: LOW,HIGH or auto, for images that are not 8-bit.")
+    ] = None,
     data: DataFolder = None,
 ) -> None:
-    """Bring a data set into the one prepared format."""
+    """Bring a data set, or your own images and masks, into the one prepared format."""
     from embench import commands
 
-    commands.prepare(name, source, data, force)
+    commands.prepare(
+        task,
+        source,
+        data,
+        force,
+        name=name,
+        images=images,
+        masks=masks,
+        classes=classes,
+        split=split,
+        scoring=scoring,
+        voxel_size=voxel_size,
+        grey_range=grey_range,
+    )
+
+
+@app.command()
+def fetch(
+    task: Annotated[str, typer.Argument(help="A task or data set: cremi, guay, kasthuri, perez, urocell, ...")],
+    insecure_host: Annotated[
+        list[str], typer.Option(help="Do not check the TLS certificate of this host; only for files of known SHA-256.")
+    ] = [],  # noqa: B006
+    data: DataFolder = None,
+) -> None:
+    """Download the published files of a data set, checked against their SHA-256."""
+    from embench import commands
+
+    commands.fetch(task, data, insecure_host)
 
 
 @app.command()

@@ -60,12 +60,45 @@ def _summary(task: str, row: str, values: list[float | None]) -> tuple[str, ...]
     return (task, row, f"{len(known)}{diverged}", *figures)
 
 
-def prepare(name: str, source: Path | None, data: Path | None, force: bool) -> None:
-    """Prepare data; say what was written and what was there."""
-    for spec, path, fresh in tasks.prepare(name, source, data, force=force):
-        with store.Prepared(path) as prepared:
-            state = "prepared" if fresh else "already prepared"
-            print(f"{spec}: {state}, {path}, hash {prepared.hash[:12]}")
+def fetch(name: str, data: Path | None, insecure_hosts: Sequence[str]) -> None:
+    """Download published files; say which are verified."""
+    from embench import fetch
+
+    dataset = tasks.find_dataset(name)
+    for file in fetch.fetch(dataset, data or store.data_folder(), insecure_hosts=insecure_hosts):
+        state = "fetched" if file.fresh else "already here"
+        print(f"{file.path}: {state}, sha256 {file.sha256} ({'verified' if file.verified else 'unverified'})")
+    print(f"next: embench prepare {name}")
+
+
+def prepare(task: str | None, source: Sequence[Path], data: Path | None, force: bool, **own: Any) -> None:
+    """Prepare a registered task or, with a ``name`` of their own, the user's images; say what was written."""
+    from embench import owndata
+
+    given = {option: value for option, value in own.items() if value is not None}
+    if (task is None) == ("name" not in given):
+        raise BadInput("say what to prepare: a task (see: embench list tasks), or --name with your own images")
+    if task is not None:
+        if given:
+            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise BadInput(f"{options}: only with --name, for your own images")
+        for prepared in tasks.prepare(task, source, data, force=force):
+            _tell_prepared(*prepared)
+        return
+    if "classes" not in given or len(source) > 1:
+        raise BadInput("--name: give --classes 0:background,1:er and --images DIR --masks DIR (or one --source DIR)")
+    asked = owndata.OwnData(**given, source=source[0] if source else None)
+    _tell_prepared(*owndata.prepare(asked, data, force=force))
+
+
+def _tell_prepared(name: str, path: Path, fresh: bool) -> None:
+    with store.Prepared(path) as prepared:
+        state = "prepared" if fresh else "already prepared"
+        verified = prepared.card.get("verified")
+        source = "" if verified is None else ", source verified" if verified else ", source unverified"
+        print(f"{name}: {state}, {path}, hash {prepared.hash[:12]}{source}")
+        for note in prepared.card.get("notes", []):
+            print(f"  note: {note}")
 
 
 def verify(name: str, data: Path | None) -> None:
@@ -94,6 +127,8 @@ def show(name: str, data: Path | None) -> None:
         return
     with store.Prepared(path) as prepared:
         print(f"prepared: {path}\nhash: {prepared.hash}\nnorms in use: {prepared.norms[0]:.8f} {prepared.norms[1]:.8f}")
+        for key, value in prepared.card.items():
+            print(f"{key}: {value}")
         for split in ("train", "valid", "test"):
             for volume in prepared.volumes(split):
                 print(f"{split}: {volume.name} {volume.image.shape}")
@@ -119,7 +154,7 @@ def list_tasks(data: Path | None) -> None:
             str(task.iterations),
             "yes" if store.prepared_path(task.name, data).exists() else "no",
         )
-        for task in tasks.all_tasks()
+        for task in (*tasks.all_tasks(), *tasks.own_tasks(data))
     ]
     print_table(("task", "title", "scored classes", "scoring", "iterations", "prepared"), rows)
 

@@ -71,6 +71,16 @@ def all_tasks() -> list[Task]:
     return [task for name in DATASETS for task in find_dataset(name).tasks]
 
 
+def own_tasks(folder: Path | None = None) -> list[Task]:
+    """Return the user's own tasks: those prepared in ``folder`` that no data set here has."""
+    found = []
+    for path in sorted((folder or store.data_folder()).glob("*.h5")):
+        with store.Prepared(path) as prepared:
+            if isinstance(prepared.spec, Task) and prepared.spec.dataset not in DATASETS:
+                found.append(prepared.spec)
+    return found
+
+
 def all_unlabelled() -> list[UnlabelledSet]:
     """Return every registered unlabelled set."""
     return [spec for name in DATASETS for spec in find_dataset(name).unlabelled]
