@@ -75,7 +75,7 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
     faults: list[str] = []
     notes: list[str] = []
     grey_levels = np.zeros(256, np.int64)
-    splits: set[Split] = set()
+    places: list[tuple[Split, str, str, int]] = []
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         for item in _until_fault(items, faults):
             fault = _shape_fault(item)
@@ -85,7 +85,7 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
             if f"{item.split}/{item.name}" in file:
                 faults.append(f"{item.origin or item.name}: a second image called {item.name!r}; rename one")
                 continue
-            splits.add(item.split)
+            places.append((item.split, item.name, item.origin, item.image.shape[0]))
             group = file.create_group(f"{item.split}/{item.name}")
             for _, section in _copy(group, "image", item.image, spec, faults):
                 if item.split == "train":
@@ -93,17 +93,38 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
             if item.labels is not None:
                 faults += _copy_labels(group, item, spec, faults)
             notes += item.notes
-        if faults := faults or _split_faults(spec, splits):
+        if faults := faults or _split_faults(spec, {split for split, *_ in places}):
             raise BadInput(dict.fromkeys(faults))
-        norms = getattr(spec, "norms", None) or norms_of(grey_levels)
-        file.attrs["format"] = FORMAT
-        file.attrs["kind"] = "task" if isinstance(spec, Task) else "unlabelled"
-        file.attrs["spec"] = json.dumps(asdict(spec))
-        file.attrs["norms"] = norms
-        told = {"notes": list(dict.fromkeys(notes))} if notes else {}
-        file.attrs["card"] = json.dumps({**(card or {}), **told})
-        digest = _hash(file, spec)
-        file.attrs["hash"] = digest
+        told: dict[str, Any] = {"notes": list(dict.fromkeys(notes))} if notes else {}
+        if isinstance(spec, Task):
+            from embench import leakage
+
+            told["leakage"] = leakage.between_splits({split: _volumes(file, split) for split in SPLITS}, places)
+        digest = seal(file, spec, grey_levels, {**(card or {}), **told})
+    return digest
+
+
+def seal(
+    file: h5py.File, spec: Task | UnlabelledSet, grey_levels: NDArray[np.int64], card: dict[str, Any] | None = None
+) -> str:
+    """Give a file whose volumes are written the attributes of a prepared file, and return its hash.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    spec : Task or UnlabelledSet
+    grey_levels : ndarray of int64
+        Voxels of the training split by grey value (256): its norms, where none are published.
+    card : dict, optional
+    """
+    file.attrs["format"] = FORMAT
+    file.attrs["kind"] = "task" if isinstance(spec, Task) else "unlabelled"
+    file.attrs["spec"] = json.dumps(asdict(spec))
+    file.attrs["norms"] = getattr(spec, "norms", None) or norms_of(grey_levels)
+    file.attrs["card"] = json.dumps(card or {})
+    digest = _hash(file, spec)
+    file.attrs["hash"] = digest
     return digest
 
 
@@ -187,8 +208,7 @@ class Prepared:
 
     def volumes(self, split: Split) -> list[Volume]:
         """Return the items of a split, in stored order of their names."""
-        group = self._file.get(split, {})
-        return [Volume(name, group[name]["image"], group[name].get("labels")) for name in sorted(group)]
+        return _volumes(self._file, split)
 
     def verify(self) -> bool:
         """Whether the voxels still have the recorded hash (reads everything)."""
@@ -203,6 +223,11 @@ class Prepared:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _volumes(file: h5py.File, split: Split) -> list[Volume]:
+    group = file.get(split, {})
+    return [Volume(name, group[name]["image"], group[name].get("labels")) for name in sorted(group)]
 
 
 def _shape_fault(item: Item) -> str | None:
@@ -285,7 +310,7 @@ def _hash(file: h5py.File, spec: Task | UnlabelledSet) -> str:
             for kind in sorted(group[name]):
                 voxels = group[name][kind]
                 digest.update(f"{split}/{name}/{kind}{voxels.shape}".encode())
-                step = voxels.chunks[0]
+                step = voxels.chunks[0] if voxels.chunks else max(1, 2**24 // int(np.prod(voxels.shape[1:])))
                 for z in range(0, voxels.shape[0], step):
                     digest.update(np.ascontiguousarray(voxels[z : z + step]).data)
     return digest.hexdigest()

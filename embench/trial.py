@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embench import provenance, results, scoring
+from embench import leakage, provenance, results, scoring
 from embench.errors import BadInput, Diverged
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
@@ -249,6 +249,9 @@ def _torch_attempt(
         seconds_training=seconds["training"],
         seconds_prediction=seconds["prediction"],
         weights=_weights_facts(weights),
+        leakage=leakage.of_trial(prepared, weights.card.data, weights.card.data_hash, spec.data)
+        if weights
+        else leakage.of_trial(prepared),
         sections=sections_kept,
     )
 
@@ -281,6 +284,7 @@ def _plain_attempt(
         snapshots=(snapshot,),
         seconds_training=trained - started,
         seconds_prediction=time.perf_counter() - trained,
+        leakage=leakage.of_trial(prepared),
         sections=kept,
     )
 

@@ -46,7 +46,7 @@ class Tiles:
         rows = []
         for number, volume in enumerate(volumes):
             depth, height, width = volume.image.shape
-            grid = [(y, x, h, w) for y, h in _spans(height, side) for x, w in _spans(width, side)]
+            grid = [(y, x, h, w) for y, h in spans(height, side) for x, w in spans(width, side)]
             rows.append(np.array([(number, z, *tile) for z in range(depth) for tile in grid], np.int32))
         self.index = np.concatenate(rows)
         self._opened: tuple[int, Prepared, list[Any]] = (os.getpid(), data, volumes)
@@ -65,13 +65,13 @@ class Tiles:
         return volumes[item].image[z, y : y + height, x : x + width]
 
 
-def _spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Return (start, length) of the tiles along an axis."""
+def spans(length: int, side: int) -> list[tuple[int, int]]:
+    """Return (start, length) of the tiles along an axis; a remainder counts from half a side on."""
     whole, rest = divmod(length, side)
-    spans = [(n * side, side) for n in range(whole)]
+    found = [(n * side, side) for n in range(whole)]
     if rest and (not whole or 2 * rest >= side):
-        spans.append((whole * side, rest))
-    return spans
+        found.append((whole * side, rest))
+    return found
 
 
 def open_unlabelled(data: str, folder: Path | None = None) -> Prepared:
