@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from embench.errors import BadInput, TryAgain
+from embench.errors import BadInput, Diverged, TryAgain
 
 app = typer.Typer(
     help="Does this segmentation model really beat the others on electron-microscopy data?",
@@ -177,6 +177,35 @@ def pretrain(
 
 
 @app.command()
+def export(
+    task: Annotated[str, typer.Argument(help="A prepared task.")],
+    layout: Annotated[str, typer.Option("--format", help="nnunet or folder.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    data: DataFolder = None,
+) -> None:
+    """Write a task's training images and masks, and its test images without masks, for other tools."""
+    from embench import commands
+
+    commands.export(task, layout, out, data)
+
+
+@app.command()
+def score(
+    task: Annotated[str, typer.Option(help="A prepared task.")],
+    predictions: Annotated[Path, typer.Option(help="Folder of label maps, named as embench export names the images.")],
+    name: Annotated[str | None, typer.Option(help="Of the model that made them: its row on the leaderboard.")] = None,
+    seed: Annotated[int, typer.Option(help="Tells several predictions of one model apart.")] = 0,
+    check: Annotated[bool, typer.Option("--check", help="Only check the files; write nothing.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    data: DataFolder = None,
+) -> None:
+    """Score predictions made elsewhere; every file is checked first, and every fault is named at once."""
+    from embench import commands
+
+    commands.score(task, predictions, name, seed, check, results, data)
+
+
+@app.command()
 def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder = None) -> None:
     """Print everything known of a task."""
     from embench import commands
@@ -246,7 +275,7 @@ def list_recipes() -> None:
 
 
 def main() -> None:
-    """Run the command line: 0 done, 2 bad input (one line per fault), 75 try again."""
+    """Run the command line: 0 done, 1 training diverged, 2 bad input (one line per fault), 75 try again."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -259,6 +288,9 @@ def main() -> None:
     except TryAgain as error:
         print(f"embench: {error}", file=sys.stderr)
         raise SystemExit(75) from None
+    except Diverged as error:
+        print(f"embench: {error}; what was saved before is kept", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _split(values: list[str]) -> list[str]:

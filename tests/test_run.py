@@ -403,3 +403,25 @@ def test_names_of_registered_models_are_those_of_their_classes() -> None:
         adapter = find_model(name)
         assert isinstance(adapter, SegmentationModel)
         assert adapter.name == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUITES["mini"])
+def test_a_trained_network_beats_the_trivial_predictions_on_every_synthetic_task(
+    name: str, mini_data: Path, tmp_path: Path
+) -> None:
+    asked = {"tasks": [name], "snapshots": 1}
+    (spec,) = trials(request(mini_data, tmp_path, ["transunet"], **asked))
+    result = trial.run(spec)
+    assert result is not None
+    final = result.final
+    assert final is not None
+    # All background scores 0; all one class scores that class's share of the pixels (and 0 on the others).
+    trivial = 0.0
+    for value in spec.key.fingerprint.scoring["classes"]:
+        counts = np.array([image.classes[value] for image in final.images])
+        with store.Prepared(store.prepared_path(name, mini_data)) as prepared:
+            pixels = sum(int(np.prod(volume.image.shape)) for volume in prepared.volumes("test"))
+        trivial = max(trivial, (counts[:, 0] + counts[:, 2]).sum() / pixels / len(final.class_iou))
+    assert result.score is not None
+    assert result.score > 1.5 * trivial
