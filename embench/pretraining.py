@@ -99,7 +99,7 @@ class Pretraining:
     learning_rate: ClassVar[float]
     momentum: ClassVar[float] = 0.9
     weight_decay: ClassVar[float] = 1e-4
-    tiny: ClassVar[dict[str, Any]] = {"epochs": 20, "batch_size": 16, "crop": 64}
+    tiny: ClassVar[dict[str, Any]] = {"epochs": 8, "batch_size": 16, "crop": 64}
     crop_multiple: ClassVar[int] = 1
 
     def settings(self, scale: Scale = "full", **changes: Any) -> Settings:
@@ -300,6 +300,8 @@ def pretrain(
     facts = _facts(method, data, settings, len(tiles))
     folder, state_path = out.with_suffix(""), out.with_suffix(".state")
     if not force and _is_done(out, facts):
+        if world.rank == 0:
+            print(f"{out}: already made with these settings", file=sys.stderr)
         return out
     if world.rank == 0:
         check_writable(out.parent)
@@ -485,7 +487,8 @@ def _facts(method: Pretraining, data: Prepared, settings: Settings, images: int)
 
 
 def _is_done(out: Path, facts: dict[str, Any]) -> bool:
-    if not out.exists():
+    """Whether ``out`` is there, made with these very settings; refuse one made with others."""
+    if not out.exists() or out.with_suffix(".state").exists():
         return False
     if changed := _differences(load_weights(out).card.model_dump(mode="json"), facts):
         raise BadInput(f"{out}: made with {changed}; choose another --out, or add --force to replace it")

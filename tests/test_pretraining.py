@@ -252,11 +252,14 @@ def test_published_norms_are_used_for_cem500k(data: Prepared, tmp_path: Path) ->
     assert load_weights(out).card.norms == (0.57287007, 0.12740536)
 
 
-def test_finished_checkpoint_is_kept_unless_forced(data: Prepared, tmp_path: Path) -> None:
+def test_finished_checkpoint_is_kept_unless_forced(
+    data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = pretrain(Toy(), data, short("toy"), tmp_path / "toy.safetensors")
     written = out.stat().st_mtime_ns
     assert pretrain(Toy(), data, short("toy"), out) == out
     assert out.stat().st_mtime_ns == written
+    assert "already made" in capsys.readouterr().err
     with pytest.raises(BadInput, match=r"seed 0 \(now 1\).*--force"):
         pretrain(Toy(), data, short("toy", seed=1), out)
     pretrain(Toy(), data, short("toy", seed=1), out, force=True)
@@ -456,31 +459,49 @@ def test_queue_never_exceeds_the_images() -> None:
     assert method("mocov2").options(settings, 100)["queue"] == 96
 
 
+TOGETHER = """
+import sys
+from pathlib import Path
+
+from embench import pretraining
+from embench.registry import find_pretraining
+from embench.store import Prepared
+
+name, data, out, last = sys.argv[1:]
+
+def stop(done, steps, loss):
+    if done > int(last):
+        raise KeyboardInterrupt
+
+method = find_pretraining(name)()
+settings = method.settings("tiny", epochs=3, batch_size=16, crop=32)
+with pretraining.joined_world("cpu") as world, Prepared(Path(data)) as prepared:
+    pretraining.pretrain(method, prepared, settings, Path(out), save_every_seconds=0, world=world, report=stop)
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_train_together_and_one_continues(data: Prepared, tmp_path: Path) -> None:
-    script = tmp_path / "together.py"
-    script.write_text(
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from embench import pretraining\n"
-        "pretraining.run(sys.argv[1], 'toy', epochs=3, batch_size=16, crop=32, device='cpu', threads=1,\n"
-        "    data_folder=Path(sys.argv[2]), out=Path(sys.argv[3]), save_every_seconds=0)\n"
-    )
-    for name in METHODS:
-        out = tmp_path / f"{name}.safetensors"
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_train_like_one_and_one_continues_what_two_began(
+    data: Prepared, tmp_path: Path, name: str
+) -> None:
+    def together(out: Path, last: int) -> int:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        command = [*torchrun, str(script), name, str(data.path.parent), str(out)]
-        done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        together = load_weights(out).card
-        alone = load_weights(
-            pretrain(
-                method(name),
-                data,
-                method(name).settings("tiny", epochs=3, batch_size=16, crop=32),
-                tmp_path / f"{name}-alone.safetensors",
-            )
-        ).card
-        assert together.iterations == alone.iterations
-        for (_, a), (_, b) in zip(together.loss_curve, alone.loss_curve, strict=True):
-            assert a == pytest.approx(b, rel=0.2)  # the same samples, but batch norm sees half of them at a time
+        arguments = [str(tmp_path / "together.py"), name, str(data.path), str(out), str(last)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run([*torchrun, *arguments], env=environment, capture_output=True).returncode
+
+    (tmp_path / "together.py").write_text(TOGETHER)
+    settings = method(name).settings("tiny", epochs=3, batch_size=16, crop=32)
+    alone, two, mixed = (tmp_path / f"{kind}.safetensors" for kind in ("alone", "two", "mixed"))
+    pretrain(method(name), data, settings, alone)
+    assert together(two, last=100) == 0
+    assert together(mixed, last=5) != 0
+    assert not mixed.exists()
+    pretrain(method(name), data, settings, mixed)
+    cards = [load_weights(out).card for out in (alone, two, mixed)]
+    assert len({card.iterations for card in cards}) == 1
+    losses = np.array([[loss for _, loss in card.loss_curve] for card in cards])
+    assert losses[2, 0] == losses[1, 0]  # the first epoch, by two processes both times
+    # The same samples, but batch norm and dropout see other parts of the batch.
+    np.testing.assert_allclose(losses[1:], losses[[0, 0]], rtol=0.2)
