@@ -17,7 +17,7 @@ from embench import store
 from embench.errors import BadInput
 from embench.results import TrialResult, save
 from embench.task import Item, Scoring
-from leaderboard import cli, site, table
+from leaderboard import cli, export, site, table
 from leaderboard.published import PUBLISHED
 
 MITO = made.task("made-mito")
@@ -454,3 +454,31 @@ def test_section_names_that_leave_the_folder_or_are_not_there_are_reported(
         cli.build([folder], tmp_path / "site", data)
     assert not (tmp_path / "site/sections").exists()
     assert "retina" in (tmp_path / "site/index.html").read_text()
+
+
+# ---- export
+
+
+def test_table_1_has_one_column_per_benchmark_and_perez_is_the_mean_of_its_tasks(tmp_path: Path) -> None:
+    perez = [made.task(name) for name in export.PEREZ]
+    results = made.suite({"retina": 0.8, "transunet": 0.6}, [MITO, *perez], seeds=3)
+    results += [made.result("half", on, seed) for on in (MITO, perez[0]) for seed in range(3)]
+    means = export.table_1(board(results, "published"))
+    assert list(means.columns) == ["perez", "made-mito"]
+    assert list(means.index) == ["retina", "transunet", "half"]
+    of_retina = [each.score for each in results if each.model.name == "retina" and each.task in export.PEREZ]
+    assert means.loc["retina", "perez"] == pytest.approx(np.mean(of_retina))
+    assert np.isnan(means.loc["half", "perez"])
+    made.write(results, tmp_path)
+    markdown = export.export([tmp_path])
+    assert markdown.splitlines()[:2] == ["| model | perez | made-mito |", "| --- | ---: | ---: |"]
+    assert f"| retina | {means.loc['retina', 'perez']:.3f} |" in markdown
+    latex = export.export([tmp_path], style="latex")
+    assert latex.startswith("\\begin{tabular}{lrr}")
+    assert latex.count("\\\\") == 4
+    with pytest.raises(BadInput, match="unknown board 'publishd': did you mean published"):
+        export.export([tmp_path], "publishd")
+
+
+def test_what_latex_would_read_as_a_command_is_escaped() -> None:
+    assert export._escaped(r"a_b%\x{}–") == r"a\_b\%\textbackslash{}x\{\}--"
