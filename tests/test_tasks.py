@@ -11,6 +11,7 @@ from embench import tasks
 from embench.errors import BadInput
 from embench.names import is_name
 from embench.task import Task
+from embench.taskdocs import markdown
 
 PUBLISHED = ("cremi", "guay", "kasthuri", "perez-lyso", "perez-mito", "perez-nuclei", "perez-nucleoli", "urocell")
 
@@ -164,3 +165,15 @@ def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path: Path) -> None:
         tasks.open_prepared("urocell", tmp_path)
     with pytest.raises(BadInput, match="embench prepare vnc --source"):
         tasks.prepare("vnc-mito", None, tmp_path)
+
+
+def test_the_page_of_tasks_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "tasks.md"
+    assert page.read_text() == markdown(), "write it again: python -m embench.taskdocs > docs/tasks.md"
+
+
+def test_the_page_of_tasks_holds_every_task_with_its_citation() -> None:
+    text = markdown()
+    for task in tasks.all_tasks():
+        assert f"`{task.name}`" in text
+        assert task.citation in text
