@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 listing = typer.Typer(help="List models, tasks, suites, recipes.", no_args_is_help=True)
 board = typer.Typer(help="Build the leaderboard page from results.", invoke_without_command=True)
+published = typer.Typer(help="Published checkpoints: what a file is, start from it, download it.", no_args_is_help=True)
 app.add_typer(listing, name="list")
+app.add_typer(published, name="weights")
 app.add_typer(board, name="leaderboard")
 
 DataFolder = Annotated[
@@ -88,6 +90,10 @@ def prepare(
     name: Annotated[str | None, typer.Option(help="Your own images, prepared as a task of this name.")] = None,
     images: Annotated[Path | None, typer.Option(help="With --name: folder or file of images.")] = None,
     masks: Annotated[Path | None, typer.Option(help="With --name: folder or file of masks.")] = None,
+    tiles: Annotated[
+        Path | None,
+        typer.Option(help="With --name: a folder of images without masks, cut into an unlabelled set for pre-training."),
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="With --name: 0:background,1:er, values as in the masks.")] = None,
     split: Annotated[
         str | None, typer.Option(help="With --name: last-20% (the default), or a .csv file (name,split[,first,last]).")
@@ -110,6 +116,7 @@ def prepare(
         name=name,
         images=images,
         masks=masks,
+        tiles=tiles,
         classes=classes,
         split=split,
         scoring=scoring,
@@ -227,18 +234,96 @@ def compare(
     leaderboard.compare(results, a, b, _split(task) or None, as_json)
 
 
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A result file.")], b: Annotated[Path, typer.Argument(help="Another.")]
+) -> None:
+    """Say why two results may or may not be compared, from their fingerprints."""
+    from leaderboard import cli as leaderboard
+
+    print("\n".join(leaderboard.diff(a, b)) or "these results may be compared")
+
+
 @board.callback()
-def leaderboard_build(
+def leaderboard_default(
     context: typer.Context,
     results: ResultFolders = [Path("results")],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("site"),
     data: DataFolder = None,
 ) -> None:
-    """Build the static site."""
+    """Build the static site; the same as ``leaderboard build``."""
     if context.invoked_subcommand is None:
-        from leaderboard import cli as leaderboard
+        leaderboard_build(results, out, data)
 
-        print(f"leaderboard: {leaderboard.build(results, out, data)}")
+
+@board.command("build")
+def leaderboard_build(
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder of the site.")] = Path("site"),
+    data: DataFolder = None,
+) -> None:
+    """Build the static site."""
+    from leaderboard import cli as leaderboard
+
+    print(f"leaderboard: {leaderboard.build(results, out, data)}")
+
+
+@board.command("serve")
+def leaderboard_serve(
+    site: Annotated[Path, typer.Option(help="Folder of a built site.")] = Path("site"),
+    port: Annotated[int, typer.Option(help="Of this machine alone (127.0.0.1).")] = 8000,
+) -> None:
+    """Serve a built site to a browser on this machine."""
+    from embench import commands
+
+    commands.serve(site, port)
+
+
+@board.command("export")
+def leaderboard_export(
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    track: Annotated[str, typer.Option("--board", help="published, open or synthetic.")] = "published",
+    style: Annotated[str, typer.Option(help="markdown or latex.")] = "markdown",
+) -> None:
+    """Print a board as a table for a paper."""
+    from leaderboard.export import export
+
+    print(export(results, track, style))  # type: ignore[arg-type]  # checked there
+
+
+@published.command("inspect")
+def weights_inspect(file: Annotated[Path, typer.Argument(help="A checkpoint, published or ours.")]) -> None:
+    """Say what a checkpoint is; nothing in it is executed."""
+    from embench import commands
+
+    commands.inspect_weights(file)
+
+
+@published.command("import")
+def weights_import(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .pth.tar or .npz.")],
+    data_name: Annotated[
+        str, typer.Option("--data", help="The unlabelled set it was trained on, as in cem500k.")
+    ] = "unknown",
+    out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
+    norms: Annotated[str | None, typer.Option(help="MEAN,STD of 0..1 grey values, where the file has none.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace another checkpoint.")] = False,
+    data: DataFolder = None,
+) -> None:
+    """Make a published pre-training a checkpoint that models start from."""
+    from embench import commands
+
+    commands.import_weights(file, data_name, out, norms, data, force)
+
+
+@published.command("fetch")
+def weights_fetch(
+    name: Annotated[str, typer.Argument(help="mocov2-cem500k or imagenet-r50-vit-b16.")], data: DataFolder = None
+) -> None:
+    """Download a checkpoint that has a public address."""
+    from embench import commands
+
+    commands.fetch_weights(name, data)
 
 
 @listing.command("models")

@@ -85,6 +85,13 @@ def prepare(task: str | None, source: Sequence[Path], data: Path | None, force: 
         for prepared in tasks.prepare(task, source, data, force=force):
             _tell_prepared(*prepared)
         return
+    if "tiles" in given:
+        from embench import tiling
+
+        if odd := given.keys() - {"name", "tiles"} or source:
+            raise BadInput(f"--tiles: goes with --name alone, not with {', '.join(map(str, sorted(odd)))}")
+        _tell_prepared(*tiling.prepare(given["name"], given["tiles"], data, force=force))
+        return
     if "classes" not in given or len(source) > 1:
         raise BadInput("--name: give --classes 0:background,1:er and --images DIR --masks DIR (or one --source DIR)")
     asked = owndata.OwnData(**given, source=source[0] if source else None)
@@ -116,6 +123,81 @@ def pretrain(method: str, data: str, **asked: Any) -> None:
     print(f"checkpoint: {pretraining.run(method, data, **asked)}")
 
 
+def export(name: str, layout: str, out: Path, data: Path | None) -> None:
+    """Write a task for other tools; say what to do next."""
+    from embench import export
+
+    with tasks.open_prepared(name, data) as prepared:
+        count = export.export(prepared, layout, out)
+    print(f"{name}: {count} files in {out}; how to name and score predictions: {out / 'README.md'}")
+
+
+def score(
+    task: str, predictions: Path, name: str | None, seed: int, only_check: bool, results: Path, data: Path | None
+) -> None:
+    """Check predictions made elsewhere and, unless only that was asked for, score them."""
+    from embench import submission
+    from embench.files import check_writable
+
+    if name is None and not only_check:
+        raise BadInput("--name: say which model made the predictions (or give --check to check the files alone)")
+    with tasks.open_prepared(task, data) as prepared:
+        if name is None or only_check:
+            checked = submission.check(prepared, predictions)
+            print(f"{task}: {checked.files} files cover {len(checked.parts)} test images; all values are labels")
+            if checked.unread:
+                print(f"not read: {', '.join(checked.unread)}")
+            return
+        check_writable(results)
+        print(submission.summary(*submission.score(prepared, predictions, name, seed, results)))
+    print(f"results: {results}    next: embench leaderboard --results {results} --out site")
+
+
+def inspect_weights(file: Path) -> None:
+    """Print what a checkpoint is."""
+    from baselines import weights
+    from embench.weights import load_weights
+
+    if file.suffix == ".safetensors":
+        ours = load_weights(file)
+        print(f"{file}: ours, {len(ours.tensors)} tensors\nsha256: {ours.hash}")
+        for key, value in ours.card.model_dump(mode="json", exclude={"loss_curve"}).items():
+            print(f"{key}: {value}")
+        return
+    found = weights.inspect(file)
+    numbers = sum(tensor.numel() for tensor in found.tensors.values())
+    print(f"{file}: {found.description}, {len(found.tensors)} tensors, {numbers:,} numbers\nsha256: {found.sha256}")
+    print(f"norms: {'{} {}'.format(*found.norms) if found.norms else 'not in the file'}")
+    for words, names in found.left_out.items():
+        print(f"not taken over: {words} ({len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
+    if found.kind.method:
+        print(f"next: embench weights import {file} --data NAME")
+
+
+def import_weights(
+    file: Path, data_name: str, out: Path | None, norms: str | None, data: Path | None, force: bool
+) -> None:
+    """Write a published checkpoint as one of ours and print where it is."""
+    from baselines import weights
+
+    try:
+        pair = None if norms is None else tuple(float(part) for part in norms.split(","))
+    except ValueError:
+        raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
+    made = weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
+    print(f"checkpoint: {made}    next: embench run --weights {made} --model ...")
+
+
+def fetch_weights(name: str, data: Path | None) -> None:
+    """Download a published checkpoint and print where it is."""
+    from baselines import weights
+
+    found = weights.fetch_published(name, data)
+    state = "fetched" if found.fresh else "already here"
+    print(f"{found.path}: {state}, sha256 {found.sha256} ({'verified' if found.verified else 'unverified'})")
+    print(f"next: embench weights import {found.path} --data NAME")
+
+
 def show(name: str, data: Path | None) -> None:
     """Print a task's facts and, where it is prepared, what its file holds."""
     task = tasks.find_task(name, data)
@@ -132,6 +214,25 @@ def show(name: str, data: Path | None) -> None:
         for split in ("train", "valid", "test"):
             for volume in prepared.volumes(split):
                 print(f"{split}: {volume.name} {volume.image.shape}")
+
+
+def serve(site: Path, port: int) -> None:
+    """Serve a built site on this machine until interrupted."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    if not (site / "index.html").is_file():
+        raise BadInput(f"{site}: no index.html; run: embench leaderboard build --out {site}")
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(SimpleHTTPRequestHandler, directory=str(site)))
+    except OSError as error:
+        raise BadInput(f"--port {port}: {error.strerror}; choose another") from None
+    with server:
+        print(f"http://127.0.0.1:{server.server_port}/    stop with Ctrl-C", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
 
 
 def list_models() -> None:
