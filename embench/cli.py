@@ -92,7 +92,7 @@ def prepare(
     masks: Annotated[Path | None, typer.Option(help="With --name: folder or file of masks.")] = None,
     tiles: Annotated[
         Path | None,
-        typer.Option(help="With --name: a folder of images without masks, cut into an unlabelled set for pre-training."),
+        typer.Option(help="With --name: a folder of images without masks, cut into a set for pre-training."),
     ] = None,
     classes: Annotated[str | None, typer.Option(help="With --name: 0:background,1:er, values as in the masks.")] = None,
     split: Annotated[
@@ -284,10 +284,15 @@ def leaderboard_export(
     results: ResultFolders = [Path("results")],  # noqa: B006
     track: Annotated[str, typer.Option("--board", help="published, open or synthetic.")] = "published",
     style: Annotated[str, typer.Option(help="markdown or latex.")] = "markdown",
+    figure: Annotated[Path | None, typer.Option(help="Write box plots to this .pdf, .svg or .png instead.")] = None,
 ) -> None:
-    """Print a board as a table for a paper."""
+    """Print a board as a table for a paper, or draw it as box plots."""
     from leaderboard.export import export
+    from leaderboard.export import figure as draw
 
+    if figure:
+        print(f"figure: {draw(results, figure, track)}")
+        return
     print(export(results, track, style))  # type: ignore[arg-type]  # checked there
 
 

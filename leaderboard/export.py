@@ -1,4 +1,4 @@
-"""The board as a table for a paper: one line per row, one column per benchmark, in Markdown or LaTeX."""
+"""The board for a paper: one line per row, one column per benchmark, in Markdown or LaTeX; or box plots."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from embench.errors import BadInput
+from embench.files import replacing
 from embench.names import unknown
 from leaderboard import table
 from leaderboard.table import Board
@@ -36,17 +37,57 @@ def export(results: Sequence[Path], board: str = "published", style: Style = "ma
     """
     if style not in ("markdown", "latex"):
         raise unknown("style", style, ("markdown", "latex"))
+    means = table_1(_board(results, board))
+    written = means.map(lambda mean: "–" if np.isnan(mean) else f"{mean:.3f}").reset_index(names="model")
+    return _markdown(written) if style == "markdown" else _latex(written)
+
+
+def figure(results: Sequence[Path], out: Path, board: str = "published") -> Path:
+    """Draw a board in the layout of the paper's Figure 3b: a panel per benchmark, a box with points per row.
+
+    Parameters
+    ----------
+    results : sequence of Path
+    out : Path
+        A .pdf, .svg or .png file, replaced atomically.
+    board : str
+        As in :func:`export`.
+
+    Raises
+    ------
+    BadInput
+        As :func:`export`, or another kind of file.
+    """
+    if out.suffix not in (".pdf", ".svg", ".png"):
+        raise BadInput(f"--figure {out}: give a name that ends in .pdf, .svg or .png")
+    chosen = _board(results, board)
+    import seaborn
+    from matplotlib.figure import Figure
+
+    panels = len(chosen.columns)
+    drawn = Figure(figsize=(4 + 3 * panels, 1 + 0.5 * len(chosen.rows)), layout="constrained")
+    axes = drawn.subplots(1, panels, sharey=True, squeeze=False)[0]
+    for axis, column in zip(axes, chosen.columns, strict=True):
+        scores = [(row, score) for row in chosen.rows for score in chosen.cell(row, column).scores]
+        shown = pd.DataFrame(scores, columns=["model", "IoU"])
+        seaborn.boxplot(shown, x="IoU", y="model", order=chosen.rows, color="0.85", fliersize=0, ax=axis)
+        seaborn.stripplot(shown, x="IoU", y="model", order=chosen.rows, color="C0", jitter=False, ax=axis)
+        axis.set(title=column.label, ylabel="")
+    with replacing(out) as temporary:
+        drawn.savefig(temporary, format=out.suffix[1:])
+    return out
+
+
+def _board(results: Sequence[Path], name: str) -> Board:
     trials, refused = table.read(results)
     if refused:
         raise BadInput(refused)
     boards = {each.slug: each for each in table.boards(trials)}
     if not boards:
         raise BadInput(f"{', '.join(map(str, results))}: no result files; run: embench run --results DIR")
-    if board not in boards:
-        raise unknown("board", board, boards)
-    means = table_1(boards[board])
-    written = means.map(lambda mean: "–" if np.isnan(mean) else f"{mean:.3f}").reset_index(names="model")
-    return _markdown(written) if style == "markdown" else _latex(written)
+    if name not in boards:
+        raise unknown("board", name, boards)
+    return boards[name]
 
 
 def table_1(board: Board) -> pd.DataFrame:

@@ -482,3 +482,12 @@ def test_table_1_has_one_column_per_benchmark_and_perez_is_the_mean_of_its_tasks
 
 def test_what_latex_would_read_as_a_command_is_escaped() -> None:
     assert export._escaped(r"a_b%\x{}–") == r"a\_b\%\textbackslash{}x\{\}--"
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_a_board_is_drawn_as_box_plots_in_any_of_three_formats(kind: str, tmp_path: Path) -> None:
+    made.write(made.suite({"retina": 0.6, "transunet": 0.5}, [made.task()]), tmp_path / "results")
+    drawn = export.figure([tmp_path / "results"], tmp_path / f"figure.{kind}")
+    assert drawn.read_bytes().startswith((b"%PDF-", b"<?xml", b"\x89PNG"))
+    with pytest.raises(BadInput, match="ends in"):
+        export.figure([tmp_path / "results"], tmp_path / "figure.docx")
