@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -203,6 +203,9 @@ class Dataset:
         Needs no source: made on first use.
     downloads : tuple of Download
         The published files; none where they can only be fetched by hand.
+    pack : callable, optional
+        ``pack(sources, path, spec)`` writes the prepared file of an unlabelled set itself: for sets so large that it
+        must be done in parallel and survive being killed. The file is the one that ``read`` would give.
     """
 
     name: str
@@ -211,6 +214,7 @@ class Dataset:
     unlabelled: tuple[UnlabelledSet, ...] = ()
     generated: bool = False
     downloads: tuple[Download, ...] = ()
+    pack: Callable[[Sequence[Path], Path, UnlabelledSet], None] | None = None
 
     @property
     def specs(self) -> tuple[Task | UnlabelledSet, ...]:

@@ -24,6 +24,7 @@ DATASETS: dict[str, str] = {
     "urocell": "embench.tasks.urocell:DATASET",
     "lucchi": "embench.tasks.lucchi:DATASET",
     "all-mito": "embench.tasks.all_mito:DATASET",
+    "cem500k": "embench.tasks.cem500k:DATASET",
 }
 """Data set name -> module and attribute."""
 
@@ -142,9 +143,13 @@ def prepare(
         sources = [source] if isinstance(source, Path) else source or fetch.fetched(dataset, data)
         if not sources:
             raise BadInput(f"{waiting[0].name}: its files are not here; {how_to_prepare(dataset)}")
-        with fetch.opened(dataset, sources, data) as (root, card):
-            for spec in waiting:
-                store.write(paths[spec.name], spec, dataset.read(root, spec.name), card)
+        if dataset.pack:
+            for spec in dataset.unlabelled:
+                dataset.pack(sources, paths[spec.name], spec)
+        else:
+            with fetch.opened(dataset, sources, data) as (root, card):
+                for spec in waiting:
+                    store.write(paths[spec.name], spec, dataset.read(root, spec.name), card)
     return [(spec.name, paths[spec.name], spec in waiting) for spec in specs]
 
 
