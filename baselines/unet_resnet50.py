@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embench.errors import BadInput
 from embench.model import TorchModel
 from embench.task import Scale
+from embench.weights import matched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,24 +64,13 @@ class UNetResNet50MoCoV2(UNetResNet50):
 
     def start(self, network: nn.Module, weights: Weights) -> None:
         encoder: Any = network.encoder
-        _load(encoder, weights)
+        encoder.load_state_dict(matched(weights.path, weights.tensors, encoder.state_dict()))
         for parameter in encoder.parameters():
             parameter.requires_grad_(False)
 
     def norms(self, task_norms: tuple[float, float], weights: Weights | None) -> tuple[float, float]:
-        return weights.card.norms if weights else task_norms
-
-
-def _load(encoder: nn.Module, weights: Weights) -> None:
-    """Copy every tensor into the encoder; every key must have its place and its shape."""
-    own = encoder.state_dict()
-    faults = [f"{weights.path}: no place for {key}" for key in weights.tensors.keys() - own.keys()]
-    faults += [f"{weights.path}: lacks {key}" for key in own.keys() - weights.tensors.keys()]
-    faults += [
-        f"{weights.path}: {key} is {tuple(tensor.shape)}, the network's is {tuple(own[key].shape)}"
-        for key, tensor in weights.tensors.items()
-        if key in own and tensor.shape != own[key].shape
-    ]
-    if faults:
-        raise BadInput(sorted(faults))
-    encoder.load_state_dict(weights.tensors)
+        if weights is None:
+            return task_norms
+        if weights.card.norms is None:
+            raise BadInput(f"{weights.path.with_suffix('.json')}: no norms; import the checkpoint again with --norms")
+        return weights.card.norms

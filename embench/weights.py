@@ -1,12 +1,13 @@
-"""Our own pre-training checkpoints: a safetensors file and, beside it, a JSON card of the same name."""
+"""Our own checkpoints: a safetensors file and, beside it, a JSON card of the same name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from embench.errors import BadInput
 from embench.files import replacing, sha256, write_atomic
@@ -18,19 +19,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PretrainingCard(BaseModel):
-    """What made a checkpoint.
+class WeightsCard(BaseModel):
+    """What is known of every checkpoint, whoever made it.
 
-    ``method`` is the pre-training's registered name, ``data`` and ``data_hash`` the unlabelled set, ``norms`` the
-    mean and standard deviation of 0..1 grey values used, ``loss_curve`` (epoch, mean loss) pairs.
+    ``method`` is the pre-training's registered name, ``data`` and ``data_hash`` the unlabelled set (``None``: not at
+    hand to be hashed), ``norms`` the mean and standard deviation of 0..1 grey values used (``None``: not known).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Name
     data: Name
-    data_hash: Digest
+    data_hash: Digest | None
     scale: Scale
+    norms: tuple[Finite, Finite] | None
+    synthetic: bool
+    options: dict[str, Any] = {}
+
+
+class PretrainingCard(WeightsCard):
+    """What made a checkpoint of ``embench pretrain``; ``loss_curve`` are (epoch, mean loss) pairs."""
+
+    data_hash: Digest
     epochs: Count
     iterations: Count
     images: Count
@@ -40,9 +50,19 @@ class PretrainingCard(BaseModel):
     seed: Count
     loss_curve: tuple[tuple[Count, Finite], ...]
     seconds: Finite
-    synthetic: bool
-    options: dict[str, Any] = {}
     environment: dict[str, Any]
+
+
+class ImportedCard(WeightsCard):
+    """Which published file a checkpoint was made from; ``left_out`` counts its entries that were not taken over."""
+
+    source: str
+    source_hash: Digest
+    kind: str
+    left_out: dict[str, Count] = {}
+
+
+_CARD: TypeAdapter[PretrainingCard | ImportedCard] = TypeAdapter(PretrainingCard | ImportedCard)
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Weights:
     """A loaded checkpoint: tensors by state-dict name, its card, and the SHA-256 of the safetensors file."""
 
     tensors: dict[str, Tensor]
-    card: PretrainingCard
+    card: WeightsCard
     hash: str
     path: Path
 
@@ -60,7 +80,7 @@ def weights_path(method: str, data: str, scale: Scale, folder: Path | None = Non
     return (folder or data_folder()) / "weights" / f"{method}-{data}-{scale}.safetensors"
 
 
-def save_weights(path: Path, tensors: dict[str, Tensor], card: PretrainingCard) -> str:
+def save_weights(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> str:
     """Write a checkpoint and its card atomically (the card last) and return the hash of the former."""
     from safetensors.torch import save_file
 
@@ -82,11 +102,14 @@ def load_weights(path: Path) -> Weights:
     from safetensors.torch import load_file
 
     if path.suffix != ".safetensors":
-        raise BadInput(f"{path}: expected a .safetensors checkpoint made by: embench pretrain")
+        raise BadInput(
+            f"{path}: expected a .safetensors checkpoint made by embench pretrain; "
+            "a published one is brought into it by: embench weights import FILE"
+        )
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")
     try:
-        card = PretrainingCard.model_validate_json(path.with_suffix(".json").read_bytes())
+        card = _CARD.validate_json(path.with_suffix(".json").read_bytes())
     except OSError as error:
         raise BadInput(
             f"{path.with_suffix('.json')}: the checkpoint's card cannot be read ({error.strerror})"
@@ -98,3 +121,35 @@ def load_weights(path: Path) -> Weights:
     except SafetensorError as error:
         raise BadInput(f"{path}: not a safetensors file ({error})") from None
     return Weights(tensors, card, sha256(path), path)
+
+
+def matched(
+    where: object, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], left_out: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Return the given tensors that are wanted: all of them, none missing, none of another shape.
+
+    Parameters
+    ----------
+    where : object
+        What to call their source in an error.
+    given : mapping of str to Tensor
+    wanted : mapping of str to Tensor
+        Of a state dict, or a part of it.
+    left_out : tuple of str
+        Beginnings of names that need no place.
+
+    Raises
+    ------
+    BadInput
+        One line for each name without a place, each that is lacking, and each whose shape differs.
+    """
+    faults = [f"{where}: no place for {key}" for key in given if key not in wanted and not key.startswith(left_out)]
+    faults += [f"{where}: lacks {key}" for key in wanted if key not in given]
+    faults += [
+        f"{where}: {key} is {tuple(given[key].shape)}, the network's is {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in given and given[key].shape != tensor.shape
+    ]
+    if faults:
+        raise BadInput(sorted(faults))
+    return {key: given[key] for key in wanted}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from baselines.transunet import TransUNetModel
-from embench.errors import BadInput
+from embench.weights import matched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,6 @@ _CITATION = """@article{retina2025,
 }"""
 _ENCODER = "transformer."
 _TRANSFORMER = "transformer.encoder."
-_HEADS = ("decoder.", "FinalDecoder.", "segmentation_head.")
 
 
 class Retina(TransUNetModel):
@@ -30,24 +29,15 @@ class Retina(TransUNetModel):
     citation = _CITATION
     pretraining = "retina"
     transferred: ClassVar[str] = _ENCODER
+    left_out: ClassVar[tuple[str, ...]] = ("decoder.", "FinalDecoder.", "segmentation_head.")
 
     def start(self, network: nn.Module, weights: Weights) -> None:
+        from baselines.weights import check_size
+
+        check_size(weights.path, weights.tensors, network)
         own = network.state_dict()
-        wanted = {key for key in own if key.startswith(self.transferred)}
-        given = {key for key in weights.tensors if key.startswith(self.transferred)}
-        faults = [f"{weights.path}: no place for {key}" for key in given - wanted]
-        faults += [f"{weights.path}: lacks {key}" for key in wanted - given]
-        faults += [
-            f"{weights.path}: no place for {key}" for key in weights.tensors if not key.startswith((_ENCODER, *_HEADS))
-        ]
-        faults += [
-            f"{weights.path}: {key} is {tuple(weights.tensors[key].shape)}, the network's is {tuple(own[key].shape)}"
-            for key in wanted & given
-            if weights.tensors[key].shape != own[key].shape
-        ]
-        if faults:
-            raise BadInput(sorted(faults))
-        network.load_state_dict({**own, **{key: weights.tensors[key] for key in wanted}})
+        wanted = {key: tensor for key, tensor in own.items() if key.startswith(self.transferred)}
+        network.load_state_dict({**own, **matched(weights.path, weights.tensors, wanted, self.left_out)})
         for name, parameter in network.named_parameters():
             if name.startswith(_TRANSFORMER):
                 parameter.requires_grad_(False)
@@ -59,3 +49,4 @@ class RetinaTransformerOnly(Retina):
     name = "retina-transformer-only"
     title = "RETINA, transformer layers only"
     transferred = _TRANSFORMER
+    left_out = ("transformer.embeddings.", *Retina.left_out)

@@ -1,0 +1,616 @@
+"""Published checkpoints: recognised by what is in them, renamed by explicit maps, never loaded in silence (protocol 8).
+
+Nothing in a file is executed: torch files are read with ``weights_only=True``, numpy archives with
+``allow_pickle=False``. An entry without a place, a place without an entry, and a shape that differs are errors that
+name it; what is knowingly not taken over is listed in the map and in every report.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from baselines.transunet_network import ReconstructionTransUNet, TransUNet
+from baselines.unet_resnet50 import unet
+from embench import fetch
+from embench.errors import BadInput
+from embench.files import sha256
+from embench.names import check_name, unknown
+from embench.pretraining import CEM500K_NORMS
+from embench.store import data_folder
+from embench.task import Dataset, Download
+from embench.weights import ImportedCard, load_weights, matched, save_weights, weights_path
+
+_ENCODER = "transformer."
+_AFTER_ENCODER = ("decoder.", "FinalDecoder.", "segmentation_head.")
+_POSITIONS = "transformer.embeddings.position_embeddings"
+_FINAL_NORM = "transformer.encoder.encoder_norm.weight"
+_HEAD = "segmentation_head.0.weight"
+
+DOWNLOADS = {
+    "mocov2-cem500k": Download(
+        "https://zenodo.org/record/6453140/files/cem500k_mocov2_resnet50_200ep.pth.tar?download=1",
+        "cem500k_mocov2_resnet50_200ep.pth.tar",
+    ),
+    "imagenet-r50-vit-b16": Download(
+        "https://storage.googleapis.com/vit_models/imagenet21k/R50+ViT-B_16.npz", "R50+ViT-B_16.npz"
+    ),
+}
+"""Checkpoints with a public address (protocol 2; that of the second is given in TransUNet's own README). The SHA-256
+of neither is published."""
+
+
+# The maps
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _filters(tensor: Tensor) -> Tensor:
+    """(Y, X, I, O) to (O, I, Y, X)."""
+    return tensor.permute(3, 2, 0, 1)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """(1, 1, 1, C) or (heads, size) to a vector."""
+    return tensor.flatten()
+
+
+def _into_heads(tensor: Tensor) -> Tensor:
+    """(in, heads, size) or (in, out) to (out, in)."""
+    return tensor.flatten(1).t()
+
+
+def _out_of_heads(tensor: Tensor) -> Tensor:
+    """(heads, size, out) to (out, in)."""
+    return tensor.flatten(0, -2).t()
+
+
+def _without_class_token(tensor: Tensor) -> Tensor:
+    """(1, 1 + tokens, hidden) to (1, tokens, hidden)."""
+    return tensor[:, 1:]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Where entries go: a pattern of their whole names, our name (with its groups), and how the tensor changes."""
+
+    theirs: str
+    ours: str
+    convert: Callable[[Tensor], Tensor] = _same
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A format of checkpoint.
+
+    Parameters
+    ----------
+    name, title : str
+    sign : str
+        Pattern of the name of an entry that this kind has and those after it have not.
+    rules : tuple of Rule
+    method : str or None
+        The pre-training it stands for; ``None``: a network already trained for a task.
+    left_out : dict
+        What is knowingly not taken over: in words, and a pattern of names.
+    """
+
+    name: str
+    title: str
+    sign: str
+    rules: tuple[Rule, ...]
+    method: str | None
+    left_out: dict[str, str]
+
+
+def _scale_and_bias(theirs: str, ours: str) -> tuple[Rule, Rule]:
+    return Rule(f"{theirs}/scale", f"{ours}.weight", _flat), Rule(f"{theirs}/bias", f"{ours}.bias", _flat)
+
+
+def _dense(theirs: str, ours: str, convert: Callable[[Tensor], Tensor] = _into_heads) -> tuple[Rule, Rule]:
+    return Rule(f"{theirs}/kernel", f"{ours}.weight", convert), Rule(f"{theirs}/bias", f"{ours}.bias", _flat)
+
+
+def _imagenet_rules() -> tuple[Rule, ...]:
+    resnet, unit = r"transformer.embeddings.hybrid_model", r"block([123])/unit(\d+)"
+    body = rf"{resnet}.body.block\1.unit\2"
+    block, layer = r"Transformer/encoderblock_(\d+)", r"transformer.encoder.layer.\1"
+    attention = f"{block}/MultiHeadDotProductAttention_1"
+    return (
+        Rule("conv_root/kernel", f"{resnet}.root.conv.weight", _filters),
+        *_scale_and_bias("gn_root", f"{resnet}.root.gn"),
+        Rule(f"{unit}/conv([123])/kernel", rf"{body}.conv\3.weight", _filters),
+        *_scale_and_bias(f"{unit}/gn([123])", rf"{body}.gn\3"),
+        Rule(f"{unit}/conv_proj/kernel", f"{body}.downsample.weight", _filters),
+        *_scale_and_bias(f"{unit}/gn_proj", f"{body}.gn_proj"),
+        *_dense("embedding", "transformer.embeddings.patch_embeddings", _filters),
+        Rule("Transformer/posembed_input/pos_embedding", _POSITIONS, _without_class_token),
+        *_scale_and_bias(f"{block}/LayerNorm_0", f"{layer}.attention_norm"),
+        *_dense(f"{attention}/(query|key|value)", rf"{layer}.attn.\2"),
+        *_dense(f"{attention}/out", f"{layer}.attn.out", _out_of_heads),
+        *_scale_and_bias(f"{block}/LayerNorm_2", f"{layer}.ffn_norm"),
+        *_dense(f"{block}/MlpBlock_3/Dense_0", f"{layer}.ffn.fc1"),
+        *_dense(f"{block}/MlpBlock_3/Dense_1", f"{layer}.ffn.fc2"),
+        *_scale_and_bias("Transformer/encoder_norm", "transformer.encoder.encoder_norm"),
+    )
+
+
+_TRANSUNET = (Rule(r"(?:module\.)?((?:transformer|decoder|FinalDecoder|segmentation_head)\..+)", r"\1"),)
+
+RECONSTRUCTION = Kind(
+    "reconstruction",
+    "TransUNet from reconstruction pre-training",
+    r"(module\.)?FinalDecoder\.conv1\.weight",
+    _TRANSUNET,
+    "retina",
+    {},
+)
+FINE_TUNED = Kind(
+    "fine-tuned",
+    "fine-tuned TransUNet",
+    r"(module\.)?transformer\.encoder\.encoder_norm\.weight",
+    _TRANSUNET,
+    None,
+    {},
+)
+MOCOV2 = Kind(
+    "mocov2",
+    "ResNet50 from MoCoV2 pre-training",
+    r"(module\.)?encoder_q\.conv1\.weight",
+    (Rule(r"(?:module\.)?encoder_q\.((?:conv1|bn1|layer[1-4])\..+)", r"\1"),),
+    "mocov2",
+    {
+        "projection head": r"(module\.)?encoder_q\.fc\.[02]\.(weight|bias)",
+        "momentum encoder": r"(module\.)?encoder_k\..+",
+        "queue": r"(module\.)?queue(_ptr)?",
+    },
+)
+IMAGENET = Kind(
+    "imagenet",
+    "ResNet and Vision Transformer from ImageNet",
+    "Transformer/encoder_norm/scale",
+    _imagenet_rules(),
+    "imagenet",
+    {"classification head": r"(head|pre_logits)/(kernel|bias)", "class token": "cls"},
+)
+KINDS = (RECONSTRUCTION, FINE_TUNED, MOCOV2, IMAGENET)
+
+
+# Reading
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published checkpoint under our names.
+
+    Parameters
+    ----------
+    kind : Kind
+    where : str
+        The file, or words for it.
+    tensors : dict
+        As read, under the names of our networks; what a network has of its own is not in it.
+    left_out : dict
+        In words: names in the file of what is not taken over.
+    norms : (float, float) or None
+        Mean and standard deviation of 0..1 grey values, where the file says them.
+    sha256 : str or None
+        Of the file.
+    """
+
+    kind: Kind
+    where: str
+    tensors: dict[str, Tensor]
+    left_out: dict[str, tuple[str, ...]]
+    norms: tuple[float, float] | None = None
+    sha256: str | None = None
+
+    @property
+    def hidden(self) -> int | None:
+        """Width of a token; ``None`` without a transformer."""
+        return hidden_size(self.tensors)
+
+    @property
+    def classes(self) -> int | None:
+        """Channels of a fine-tuned network's logits."""
+        head = self.tensors.get(_HEAD)
+        return len(head) if self.kind is FINE_TUNED and head is not None and head.ndim else None
+
+    @property
+    def description(self) -> str:
+        """What it is, in one phrase."""
+        size = f", hidden size {self.hidden}" if self.hidden else ""
+        return f"{self.kind.title}{size}{f', classes {self.classes}' if self.classes else ''}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was loaded into a network.
+
+    Parameters
+    ----------
+    published : Published
+    loaded : tuple of str
+        The network's entries that were replaced.
+    left_out : dict
+        In words: entries of the checkpoint that were not used.
+    kept : tuple of str
+        The network's entries that stay as they were.
+    """
+
+    published: Published
+    loaded: tuple[str, ...]
+    left_out: dict[str, tuple[str, ...]]
+    kept: tuple[str, ...]
+
+
+def read(source: Path | str | Mapping[str, Any]) -> Published:
+    """Read and rename a published checkpoint.
+
+    Parameters
+    ----------
+    source : Path, str or mapping
+        A file, or what such a file holds. The kind is recognised by the names inside, not by the file's.
+
+    Raises
+    ------
+    BadInput
+        Not a checkpoint, cut short, holding more than tensors, of no known kind, or with entries of no place.
+    """
+    if isinstance(source, Mapping):
+        return _renamed("the given dictionary", source, None)
+    path = Path(source)
+    content = _content(path)
+    return _renamed(str(path), content, sha256(path))
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    if not head:
+        raise BadInput(f"{path}: empty, so not a checkpoint; fetch it again")
+    if head.startswith(b"PK\x03\x04"):
+        if not zipfile.is_zipfile(path):
+            raise BadInput(f"{path}: cut short (a zip archive without its end); fetch it again")
+        if _is_numpy(path):
+            return _numpy_content(path)
+    elif not head.startswith(b"\x80"):  # as torch's own pickles begin
+        raise BadInput(
+            f"{path}: not a published checkpoint (it starts with {head[:8]!r}); give a .pt, .pth, .pth.tar or .npz file"
+        )
+    return _torch_content(path)
+
+
+def _is_numpy(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise BadInput(f"{path}: a broken zip archive ({error}); fetch it again") from None
+
+
+def _numpy_content(path: Path) -> Mapping[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path}: not a whole archive of plain arrays ({_first_line(error)}); refused") from None
+
+
+def _torch_content(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise BadInput(
+                f"{path}: asks for {found[1]}, which could run code; refused, as weights need only tensors"
+            ) from None
+        raise BadInput(f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); fetch it again") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise BadInput(f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); fetch it again") from None
+    if not isinstance(content, Mapping):
+        raise BadInput(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says, without its advice on loading the file all the same."""
+    return _first_line(str(error).rpartition("WeightsUnpickler error: ")[2] or error)
+
+
+def _first_line(error: object) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+
+
+def _renamed(where: str, content: Mapping[str, Any], digest: str | None) -> Published:
+    nested = content.get("state_dict")
+    state: Mapping[str, Any] = nested if isinstance(nested, Mapping) else content
+    kind = _recognised(where, state)
+    tensors: dict[str, Tensor] = {}
+    left_out: dict[str, list[str]] = {}
+    faults = []
+    for key, value in state.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            faults.append(f"{where}: {key} is a {type(value).__name__}, not a tensor")
+            continue
+        if word := next((word for word, names in kind.left_out.items() if re.fullmatch(names, key)), None):
+            left_out.setdefault(word, []).append(key)
+            continue
+        found = next(((rule, each) for rule in kind.rules if (each := re.fullmatch(rule.theirs, key))), None)
+        if found is None:
+            faults.append(f"{where}: no place for {key}")
+            continue
+        rule, groups = found
+        ours = groups.expand(rule.ours)
+        if ours in tensors:
+            faults.append(f"{where}: {key} is there twice, with and without 'module.'")
+            continue
+        try:
+            tensors[ours] = rule.convert(torch.as_tensor(value)).contiguous()
+        except (RuntimeError, IndexError, TypeError):
+            faults.append(f"{where}: {key} is {tuple(value.shape)} of {value.dtype}, which cannot be {ours}")
+    if faults:
+        raise BadInput(sorted(faults))
+    beside = {} if state is content else {str(key): value for key, value in content.items() if key != "state_dict"}
+    norms = _norms(where, beside.pop("norms")) if "norms" in beside else None
+    if beside:
+        left_out["beside the weights"] = list(beside)
+    return Published(kind, where, tensors, {word: tuple(keys) for word, keys in left_out.items()}, norms, digest)
+
+
+def _recognised(where: str, state: Mapping[str, Any]) -> Kind:
+    if not all(isinstance(key, str) for key in state):
+        raise BadInput(f"{where}: holds a dictionary whose keys are no names, not a state dict")
+    for kind in KINDS:
+        if any(re.fullmatch(kind.sign, key) for key in state):
+            return kind
+    some = ", ".join(list(state)[:3]) or "nothing"
+    known = "; ".join(kind.title for kind in KINDS)
+    raise BadInput(f"{where}: none of the known checkpoints: {len(state)} entries ({some}, ...); known are: {known}")
+
+
+def _norms(where: str, value: Any) -> tuple[float, float]:
+    try:
+        mean, deviation = map(float, value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{where}: norms are {str(value)[:80]!r}, expected (mean, standard deviation)") from None
+    if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
+        raise BadInput(f"{where}: norms are {mean}, {deviation}; expected a mean and a positive standard deviation")
+    return mean, deviation
+
+
+# Fitting into a network
+
+
+def hidden_size(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the width of the tokens of a TransUNet's state dict; ``None`` when it has no transformer."""
+    norm = tensors.get(_FINAL_NORM)
+    return None if norm is None else norm.numel()
+
+
+def check_size(where: object, tensors: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Refuse, in one line, TransUNet weights whose hidden size is not the network's (protocol 7.2).
+
+    Raises
+    ------
+    BadInput
+        Naming both sizes.
+    """
+    given, own = hidden_size(tensors), hidden_size(network.state_dict())
+    if given and own and given != own:
+        raise BadInput(f"{where}: hidden size {given}, but the network's is {own}; use weights and network of one size")
+
+
+def load_published(path_or_dict: Path | str | Mapping[str, Any], network: nn.Module) -> Report:
+    """Load a published checkpoint into a network.
+
+    A fine-tuned TransUNet is loaded whole, and so is a pre-trained one into a
+    :class:`~baselines.transunet_network.ReconstructionTransUNet`. Into a segmentation network go the encoder of a
+    pre-trained TransUNet (protocol 7.1), of the ImageNet archive (its position embedding interpolated where the grid
+    differs), and of MoCoV2 (into the UNet-ResNet50); nothing is frozen here.
+
+    Parameters
+    ----------
+    path_or_dict : Path, str or mapping
+        See :func:`read`.
+    network : nn.Module
+        :class:`~baselines.transunet_network.TransUNet` or a UNet-ResNet50 (:func:`baselines.unet_resnet50.unet`).
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BadInput
+        What :func:`read` refuses; another network, hidden size or class count, in one line; otherwise one line for
+        each entry without a place, each that lacks, each of another shape. The network is then unchanged.
+    """
+    published = read(path_or_dict)
+    fit = _fit(published, network)
+    fit.module.load_state_dict({**fit.module.state_dict(), **fit.tensors})
+    loaded = tuple(f"{fit.prefix}{key}" for key in fit.tensors)
+    return Report(
+        published,
+        loaded,
+        published.left_out | ({"not of the encoder": fit.unused} if fit.unused else {}),
+        tuple(key for key in network.state_dict() if key not in set(loaded)),
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Tensors for a module, which is found in the network under ``prefix``; ``unused`` are the others."""
+
+    module: nn.Module
+    prefix: str
+    tensors: dict[str, Tensor]
+    unused: tuple[str, ...] = ()
+
+
+def _fit(published: Published, network: nn.Module) -> _Fit:
+    kind, where, given = published.kind, published.where, published.tensors
+    if kind is MOCOV2:
+        encoder = getattr(network, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise BadInput(f"{where}: {published.description}; it goes into a UNet-ResNet50, {_not_into(network)}")
+        return _Fit(encoder, "encoder.", matched(where, given, encoder.state_dict()))
+    if not isinstance(network, TransUNet):
+        raise BadInput(f"{where}: {published.description}; it goes into a TransUNet, {_not_into(network)}")
+    check_size(f"{where}: {published.description}", given, network)
+    own = network.state_dict()
+    if published.classes and published.classes != len(own[_HEAD]):
+        raise BadInput(f"{where}: {published.description}; the network has {len(own[_HEAD])}")
+    if kind is FINE_TUNED or (kind is RECONSTRUCTION and isinstance(network, ReconstructionTransUNet)):
+        return _Fit(network, "", matched(where, given, own))
+    if kind is IMAGENET and _POSITIONS in given:
+        given = {**given, _POSITIONS: _on_grid(given[_POSITIONS], network.transformer.embeddings.grid)}
+    encoder_only = {key: tensor for key, tensor in own.items() if key.startswith(_ENCODER)}
+    found = matched(where, given, encoder_only, _AFTER_ENCODER)
+    return _Fit(network, "", found, tuple(key for key in given if key not in found))
+
+
+def _not_into(network: nn.Module) -> str:
+    return f"not into a {type(network).__name__}"
+
+
+def _on_grid(positions: Tensor, grid: int) -> Tensor:
+    """Return a position embedding (1, tokens, hidden) interpolated bicubically to ``grid`` x ``grid`` tokens."""
+    side = math.isqrt(positions.shape[1]) if positions.ndim == 3 else 0
+    if side == grid or side == 0 or side**2 != positions.shape[1]:
+        return positions  # as it should be; or of a shape that is refused next
+    map_CYX = positions.unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+    return F.interpolate(map_CYX, size=(grid, grid), mode="bicubic", align_corners=False).flatten(2).transpose(1, 2)
+
+
+# From the command line
+
+
+def inspect(path: Path) -> Published:
+    """Return what a published checkpoint is, after checking that the published network of its size takes all of it.
+
+    Raises
+    ------
+    BadInput
+        As :func:`load_published`.
+    """
+    published = read(path)
+    _fit(published, _published_network(published))
+    return published
+
+
+def _published_network(published: Published) -> nn.Module:
+    """Return, without its numbers, the network that a checkpoint is of; a perceptron is four times as wide as a token.
+
+    The number of heads changes no shape.
+    """
+    with torch.device("meta"):
+        if published.kind is MOCOV2:
+            return unet(1, "full")
+        hidden = published.hidden or 0
+        size: dict[str, Any] = {"hidden": hidden, "mlp": 4 * hidden, "heads": 1}
+        if published.kind is RECONSTRUCTION:
+            return ReconstructionTransUNet(**size)
+        return TransUNet(published.classes or 1, **size)
+
+
+def import_published(
+    path: Path,
+    data: str = "unknown",
+    *,
+    out: Path | None = None,
+    norms: Sequence[float] | None = None,
+    folder: Path | None = None,
+    force: bool = False,
+) -> Path:
+    """Write a published pre-training as one of our checkpoints, so that ``embench run`` starts from it.
+
+    Parameters
+    ----------
+    path : Path
+    data : str
+        What it was trained on, as its user says.
+    out : Path, optional
+        Default: where ``embench run`` looks for a pre-training of that method on ``data``.
+    norms : sequence of two float, optional
+        Mean and standard deviation of 0..1 grey values; by default the file's, or the published ones of ``cem500k``.
+    folder : Path, optional
+        The data folder.
+    force : bool
+        Replace another checkpoint at ``out``.
+
+    Raises
+    ------
+    BadInput
+        As :func:`inspect`; a network that is already fine-tuned; norms that are needed and not known; ``out`` taken.
+    """
+    check_name(data, "--data")
+    if out and out.suffix != ".safetensors":
+        raise BadInput(f"--out {out}: give a name that ends in .safetensors")
+    published = inspect(path)
+    method = published.kind.method
+    if method is None:
+        raise BadInput(
+            f"{path}: {published.description}: already trained for a task, so nothing starts from it; "
+            "load it with baselines.weights.load_published"
+        )
+    known = CEM500K_NORMS if data == "cem500k" and published.kind is not IMAGENET else None
+    pair = published.norms or known if norms is None else _norms("--norms", norms)
+    if published.kind is MOCOV2 and pair is None:
+        raise BadInput(f"{path}: holds no norms, which its networks need; add --norms MEAN,STD or --data cem500k")
+    assert published.sha256 is not None
+    card = ImportedCard(
+        method=method,
+        data=data,
+        data_hash=None,
+        scale="full",
+        norms=pair,
+        synthetic=False,
+        options={"hidden": published.hidden} if published.hidden else {},
+        source=path.name,
+        source_hash=published.sha256,
+        kind=published.kind.name,
+        left_out={word: len(keys) for word, keys in published.left_out.items()},
+    )
+    out = out or weights_path(method, data, "full", folder)
+    if out.exists() and not force:
+        if load_weights(out).card == card:
+            return out
+        raise BadInput(f"{out}: another checkpoint is there; choose another --out, or add --force to replace it")
+    save_weights(out, {key: tensor.clone() for key, tensor in published.tensors.items()}, card)  # none share memory
+    return out
+
+
+def fetch_published(name: str, folder: Path | None = None) -> fetch.Fetched:
+    """Download a checkpoint that has a public address; see :data:`DOWNLOADS`.
+
+    Raises
+    ------
+    BadInput
+        Unknown name, or what :func:`embench.fetch.fetch` refuses.
+    """
+    if name not in DOWNLOADS:
+        raise unknown("published checkpoint", name, DOWNLOADS)
+    dataset = Dataset(name=name, tasks=(), read=lambda source, name: iter(()), downloads=(DOWNLOADS[name],))
+    try:
+        [found] = fetch.fetch(dataset, folder or data_folder())
+    except BadInput as error:
+        prepares = f"embench prepare {name} --source FILE|ZIP|DIR"
+        raise BadInput([line.replace(prepares, "embench weights import FILE") for line in error.lines]) from error
+    return found
