@@ -309,9 +309,9 @@ def leaderboard_export(
 @published.command("inspect")
 def weights_inspect(file: Annotated[Path, typer.Argument(help="A checkpoint, published or ours.")]) -> None:
     """Say what a checkpoint is; nothing in it is executed."""
-    from embench import commands
+    from baselines import cli as baselines
 
-    commands.inspect_weights(file)
+    baselines.inspect(file)
 
 
 @published.command("import")
@@ -326,9 +326,9 @@ def weights_import(
     data: DataFolder = None,
 ) -> None:
     """Make a published pre-training a checkpoint that models start from."""
-    from embench import commands
+    from baselines import cli as baselines
 
-    commands.import_weights(file, data_name, out, norms, data, force)
+    baselines.import_(file, data_name, out, norms, data, force)
 
 
 @published.command("fetch")
@@ -336,9 +336,9 @@ def weights_fetch(
     name: Annotated[str, typer.Argument(help="mocov2-cem500k or imagenet-r50-vit-b16.")], data: DataFolder = None
 ) -> None:
     """Download a checkpoint that has a public address."""
-    from embench import commands
+    from baselines import cli as baselines
 
-    commands.fetch_weights(name, data)
+    baselines.fetch(name, data)
 
 
 @listing.command("models")

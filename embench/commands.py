@@ -153,51 +153,6 @@ def score(
     print(f"results: {results}    next: embench leaderboard --results {results} --out site")
 
 
-def inspect_weights(file: Path) -> None:
-    """Print what a checkpoint is."""
-    from baselines import weights
-    from embench.weights import load_weights
-
-    if file.suffix == ".safetensors":
-        ours = load_weights(file)
-        print(f"{file}: ours, {len(ours.tensors)} tensors\nsha256: {ours.hash}")
-        for key, value in ours.card.model_dump(mode="json", exclude={"loss_curve"}).items():
-            print(f"{key}: {value}")
-        return
-    found = weights.inspect(file)
-    numbers = sum(tensor.numel() for tensor in found.tensors.values())
-    print(f"{file}: {found.description}, {len(found.tensors)} tensors, {numbers:,} numbers\nsha256: {found.sha256}")
-    print(f"norms: {'{} {}'.format(*found.norms) if found.norms else 'not in the file'}")
-    for words, names in found.left_out.items():
-        print(f"not taken over: {words} ({len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
-    if found.kind.method:
-        print(f"next: embench weights import {file} --data NAME")
-
-
-def import_weights(
-    file: Path, data_name: str, out: Path | None, norms: str | None, data: Path | None, force: bool
-) -> None:
-    """Write a published checkpoint as one of ours and print where it is."""
-    from baselines import weights
-
-    try:
-        pair = None if norms is None else tuple(float(part) for part in norms.split(","))
-    except ValueError:
-        raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
-    made = weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
-    print(f"checkpoint: {made}    next: embench run --weights {made} --model ...")
-
-
-def fetch_weights(name: str, data: Path | None) -> None:
-    """Download a published checkpoint and print where it is."""
-    from baselines import weights
-
-    found = weights.fetch_published(name, data)
-    state = "fetched" if found.fresh else "already here"
-    print(f"{found.path}: {state}, sha256 {found.sha256} ({'verified' if found.verified else 'unverified'})")
-    print(f"next: embench weights import {found.path} --data NAME")
-
-
 def show(name: str, data: Path | None) -> None:
     """Print a task's facts and, where it is prepared, what its file holds."""
     task = tasks.find_task(name, data)
