@@ -193,10 +193,10 @@ def test_tasks_are_not_pretrained_on(tmp_path: Path) -> None:
 # The loop
 
 
-def test_loss_falls(data: Prepared, tmp_path: Path) -> None:
-    out = pretrain(Toy(), data, short("toy", epochs=24), tmp_path / "toy.safetensors")
+def test_loss_falls_well_below_that_of_a_constant_picture(data: Prepared, tmp_path: Path) -> None:
+    out = pretrain(Toy(), data, short("toy", epochs=12), tmp_path / "toy.safetensors")
     losses = [loss for _, loss in load_weights(out).card.loss_curve]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.75 < losses[0]  # images have variance 1 after normalisation: the best constant loses 1
 
 
 @pytest.mark.parametrize("name", ["toy", *METHODS])
