@@ -92,7 +92,7 @@ class Trial:
 
     def _diagnostics(self, name: str) -> list[float | None]:
         final = self.result.final
-        values = None if final is None else getattr(final.diagnostics, name)
+        values = None if final is None else getattr(final.diagnostics, name, None)  # label maps have no scores
         return [values.get(label) for label in self.result.fingerprint.scoring["classes"]] if values else []
 
 
@@ -492,6 +492,8 @@ def command(trials: Sequence[Trial]) -> str:
     """Return the command that makes these trials of one row and column again."""
     result = trials[0].result
     seeds = sorted(trial.result.seed for trial in trials)
+    if result.status == "submitted":
+        return f"embench score --task {result.task} --predictions DIR --name {result.model.name} --seed {seeds[0]}"
     parts = ["embench run", f"--model {result.model.name}", f"--task {result.task}"]
     if result.pairing != "default":
         parts.append(f"--recipe {result.pairing}")
