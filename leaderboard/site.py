@@ -461,7 +461,9 @@ def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:
             "name": each["name"],
             "iou": _mean_or_nan([final.class_iou.get(each["label"]) for final in finals]),
             **{
-                name: _mean_or_nan([(getattr(final.diagnostics, name, None) or {}).get(each["label"]) for final in finals])
+                name: _mean_or_nan(
+                    [(getattr(final.diagnostics, name, None) or {}).get(each["label"]) for final in finals]
+                )
                 for name in ("average_precision", "tuned_iou", "threshold", "largest_score")
             },
         }
