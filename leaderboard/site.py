@@ -316,6 +316,7 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
                 "seconds_prediction": float(np.mean([trial.result.seconds_prediction for trial in cell.trials])),
                 "memory": max(trial.result.peak_memory_bytes for trial in cell.trials),
                 "command": table.command(cell.trials),
+                "duplicates": _duplicates(cell.trials[-1].result.leakage),
                 "recipe": cell.trials[0].result.recipe,
                 "environment": cell.trials[0].result.environment,
                 "seeds": [
@@ -451,6 +452,21 @@ def _class_scores(cell: Cell, column: Column) -> dict[str, float]:
         f"iou {each['name']}": _mean_or_nan([final.class_iou.get(each["label"]) for final in finals])
         for each in _scored_classes(column)
     }
+
+
+def _duplicates(leakage: dict[str, Any] | None) -> list[str]:
+    """Return, one line per pair of sets, the test and training patches that stand in another set as well."""
+    lines = []
+    for name, found in (leakage or {}).items():
+        if isinstance(found, dict) and {"patches", "exact", "near"} <= found.keys():
+            lines.append(
+                f"{name}: {found['exact']} exact and {found['near']} near duplicates of {found['patches']} patches"
+            )
+    if leakage and leakage.get("checked") is False:
+        lines.append(f"{leakage.get('pretraining')}: not compared, its images were not at hand")
+    if leakage and leakage.get("note"):
+        lines.append(str(leakage["note"]))
+    return lines
 
 
 def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:

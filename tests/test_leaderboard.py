@@ -491,3 +491,23 @@ def test_a_board_is_drawn_as_box_plots_in_any_of_three_formats(kind: str, tmp_pa
     assert drawn.read_bytes().startswith((b"%PDF-", b"<?xml", b"\x89PNG"))
     with pytest.raises(BadInput, match="ends in"):
         export.figure([tmp_path / "results"], tmp_path / "figure.docx")
+
+
+def test_duplicates_and_what_is_known_of_them_stand_beside_the_results(tmp_path: Path) -> None:
+    found = {"patches": 100, "exact": 2, "near": 5}
+    leakage = {"test in train": found, "pretraining": "cem500k", "checked": False, "note": "about 5 % <b>overlap</b>"}
+    results = [each.model_copy(update={"leakage": leakage}) for each in made.suite({"retina": 0.6}, [MITO], seeds=3)]
+    made.write(results, tmp_path / "results")
+    cli.build([tmp_path / "results"], tmp_path / "site")
+    page = next((tmp_path / "site/model").glob("*.html")).read_text()
+    assert "test in train: 2 exact and 5 near duplicates of 100 patches" in page
+    assert "cem500k: not compared" in page
+    assert "about 5 % &lt;b&gt;overlap&lt;/b&gt;" in page
+
+
+def test_submitted_predictions_without_scores_are_shown_with_the_command_that_scores_them(tmp_path: Path) -> None:
+    (result,) = made.suite({"nnunet": 0.6}, [MITO], seeds=1)
+    final = result.snapshots[-1].model_copy(update={"diagnostics": None})
+    made.write([result.model_copy(update={"status": "submitted", "snapshots": (final,)})], tmp_path / "results")
+    cli.build([tmp_path / "results"], tmp_path / "site")
+    assert "embench score --task" in next((tmp_path / "site/model").glob("*.html")).read_text()
