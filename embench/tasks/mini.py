@@ -61,7 +61,7 @@ def _task(
     )
 
 
-def _perez(target: str, label: str, pixel: float) -> Task:
+def _perez(target: str, label: str, pixel: float, iterations: int = _ITERATIONS) -> Task:
     return _task(
         f"mini-perez-{target}",
         f"brain tissue: {label}",
@@ -69,6 +69,7 @@ def _perez(target: str, label: str, pixel: float) -> Task:
         Scoring("2d", match_instances=True),
         (30.0, pixel, pixel),
         modality="Perez (SBF-SEM)",
+        iterations=iterations,
     )
 
 
@@ -111,7 +112,7 @@ _TASKS = (
     ),
     _perez("lyso", "lysosomes", 20.0),
     _perez("mito", "mitochondria", 20.0),
-    _perez("nuclei", "nuclei", 120.0),
+    _perez("nuclei", "nuclei", 120.0, iterations=2 * _ITERATIONS),
     _perez("nucleoli", "nucleoli", 80.0),
     _task(
         "mini-urocell",
