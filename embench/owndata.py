@@ -122,8 +122,7 @@ def prepare(asked: OwnData, folder: Path | None = None, *, force: bool = False) 
         One line per fault of the settings or of the files; nothing is written.
     """
     check_name(asked.name, "--name")
-    taken = {spec.name for name in tasks.DATASETS for spec in tasks.find_dataset(name).specs} | tasks.DATASETS.keys()
-    if asked.name in taken:
+    if tasks.is_registered(asked.name):
         raise BadInput(f"--name {asked.name}: a built-in task or data set is called so; choose another")
     values, names = _classes(asked.classes)
     if asked.scoring not in get_args(Planes):

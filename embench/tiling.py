@@ -108,9 +108,7 @@ def prepare(
         A name that is taken, no images, or one line per file that is not 8-bit grey or cannot be read.
     """
     check_name(name, "--name")
-    if name in tasks.DATASETS or name in {
-        spec.name for each in tasks.DATASETS for spec in tasks.find_dataset(each).specs
-    }:
+    if tasks.is_registered(name):
         raise BadInput(f"--name {name}: taken by a registered data set; choose another")
     path = store.prepared_path(name, folder)
     if path.exists() and not force:

@@ -67,6 +67,11 @@ def find_dataset(name: str) -> Dataset:
     raise unknown("task or data set", name, [*DATASETS, *known])
 
 
+def is_registered(name: str) -> bool:
+    """Whether a data set, or a task or unlabelled set prepared from one, is called ``name``."""
+    return name in DATASETS or any(spec.name == name for each in DATASETS for spec in find_dataset(each).specs)
+
+
 def all_tasks() -> list[Task]:
     """Return every registered task, in the order of the table."""
     return [task for name in DATASETS for task in find_dataset(name).tasks]
