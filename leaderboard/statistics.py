@@ -220,7 +220,7 @@ def holm(p_values: ArrayLike) -> Floats:
 def bootstrap_means(
     samples: Sequence[ArrayLike], generator: np.random.Generator, draws: int = 10_000, level: float = LEVEL
 ) -> Floats:
-    """Return bootstrap draws of the mean over tasks of the mean over seeds.
+    """Return bootstrap draws of the mean over tasks of the mean over seeds: the spread of training again.
 
     Seeds are resampled within each task (stratified). With few seeds the plain percentile interval is too narrow,
     so residuals are scaled by sqrt(n / (n - 1)) and the draws widened by the ratio of the t to the normal quantile
@@ -243,14 +243,51 @@ def bootstrap_means(
     scores = [_sample(each) for each in samples]
     if not scores or min(len(each) for each in scores) < 2:
         return np.full(draws, nan)
-    centre = float(np.mean([each.mean() for each in scores]))
     deviation = np.zeros(draws)
     for each in scores:
         n = len(each)
         picked = generator.integers(0, n, (draws, n), dtype=np.uint16)
-        residuals = (each - each.mean()) * sqrt(n / (n - 1)) / len(scores)
-        deviation += residuals[picked].mean(axis=1)
-    return centre + deviation * _widening(scores, level)
+        deviation += _residuals(each)[picked].mean(axis=1) / len(scores)
+    variances = np.array([[each.var(ddof=1) / len(each)] for each in scores])
+    centre = float(np.mean([each.mean() for each in scores]))
+    return centre + deviation * _widening(variances, [len(each) for each in scores], level)
+
+
+def bootstrap_images(
+    tables: Sequence[Floats], generator: np.random.Generator, draws: int = 10_000, level: float = LEVEL
+) -> Floats:
+    """Return bootstrap draws of each row's mean over tasks of the mean over test images: the spread of other images.
+
+    Test images are resampled within each task (stratified), the same ones for every row, so that differences of
+    rows keep their pairing; the models are taken as they are. A task with a single test volume cannot be
+    resampled and keeps its score. Residuals and draws are widened as in :func:`bootstrap_means`.
+
+    Parameters
+    ----------
+    tables : sequence of ndarray, shape (rows, images)
+        Per task, each row's score on each test image or volume, a mean over seeds.
+    generator : numpy.random.Generator
+    draws : int
+    level : float
+        At which quantiles will be taken.
+
+    Returns
+    -------
+    ndarray, shape (draws, rows)
+        NaN where no task has two images.
+    """
+    rows = len(tables[0])
+    resampled = [table for table in tables if table.shape[1] > 1]
+    if not resampled:
+        return np.full((draws, rows), nan)
+    centre = np.mean([table.mean(axis=1) for table in tables], axis=0)
+    deviation = np.zeros((draws, rows))
+    for table in resampled:
+        n = table.shape[1]
+        weights = generator.multinomial(n, np.full(n, 1 / n), draws) / n
+        deviation += weights @ _residuals(table).T / len(tables)
+    variances = np.array([table.var(axis=1, ddof=1) / table.shape[1] for table in resampled])
+    return centre + deviation * _widening(variances, [table.shape[1] for table in resampled], level)
 
 
 def interval(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
@@ -424,10 +461,16 @@ def _critical_count(n: int, m: int, level: float) -> int:
     return int((below <= level / 2 + 1e-12).sum())
 
 
-def _widening(samples: Sequence[Floats], level: float) -> float:
-    variances = np.array([each.var(ddof=1) / len(each) for each in samples])
-    freedoms = np.array([len(each) - 1 for each in samples])
-    if not variances.any():
-        return 1.0
-    freedom = variances.sum() ** 2 / (variances**2 / freedoms).sum()
-    return float(stats.t.ppf(1 - level / 2, freedom) / stats.norm.ppf(1 - level / 2))
+def _residuals(scores: Floats) -> Floats:
+    """Return what each score (last axis) departs from the mean, scaled to have the unbiased variance."""
+    n = scores.shape[-1]
+    return (scores - scores.mean(axis=-1, keepdims=True)) * sqrt(n / (n - 1))
+
+
+def _widening(variances: Floats, sizes: Sequence[int], level: float) -> Floats:
+    """Return the t over the normal quantile at Satterthwaite's degrees of freedom; variances (tasks, rows)."""
+    freedoms = np.array(sizes)[:, None] - 1
+    with np.errstate(invalid="ignore"):
+        freedom = variances.sum(axis=0) ** 2 / (variances**2 / freedoms).sum(axis=0)
+    ratio = stats.t.ppf(1 - level / 2, freedom) / stats.norm.ppf(1 - level / 2)
+    return np.where(variances.any(axis=0), ratio, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,6 +24,9 @@ from leaderboard.statistics import Floats
 
 Kind = Literal["published", "open", "synthetic"]
 KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
+Measure = Literal["score", "average_precision"]
+MEASURES: dict[Measure, str] = {"score": "IoU under the protocol", "average_precision": "average precision"}
+"""What rows can be ranked by; the second needs no threshold."""
 FEWEST_SEEDS = 3
 """Runs per task that a ranked row needs (protocol 5: Table 1 has means of three runs)."""
 NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
@@ -144,6 +147,22 @@ class Cell:
         """Seeds of the trials that did not."""
         return [trial.result.seed for trial in self.trials if trial.score is None]
 
+    def values(self, measure: Measure) -> Floats:
+        """Return the measure of the trials that finished and have it, in order of seed."""
+        if measure == "score":
+            return self.scores
+        known = [getattr(trial, measure) for trial in self.trials if trial.score is not None]
+        return np.array([value for value in known if value is not None], float)
+
+    @cached_property
+    def image_scores(self) -> dict[str, float]:
+        """Score by test image or volume, the mean over the trials that finished."""
+        finished = [trial.image_scores for trial in self.trials if trial.score is not None]
+        return {
+            name: float(np.mean([each.get(name, np.nan) for each in finished]))
+            for name in sorted(set().union(*finished))
+        }
+
     @property
     def mean(self) -> float:
         """Mean over seeds; NaN when none finished."""
@@ -225,17 +244,21 @@ class Board:
     @cached_property
     def ranked(self) -> list[str]:
         """Rows from which nothing is missing."""
-        return [row for row in self.rows if not self.missing(row)]
+        return self.ranked_by("score")
+
+    def ranked_by(self, measure: Measure) -> list[str]:
+        """Return the rows from which nothing is missing that a ranking by ``measure`` needs."""
+        return [row for row in self.rows if not self.missing(row, measure)]
 
     def cell(self, row: str, column: Column) -> Cell:
         """Return the trials of a row in a column, maybe none."""
         return self.cells.get((row, column.key), Cell(()))
 
-    def missing(self, row: str) -> list[str]:
+    def missing(self, row: str, measure: Measure = "score") -> list[str]:
         """Return what keeps a row from being ranked, one phrase per fault.
 
-        A task without a trial, a diverged trial, fewer than three seeds on a task, or a seed that the row has on
-        another task only.
+        A task without a trial, a diverged trial, fewer than three seeds on a task, a seed that the row has on
+        another task only, or trials without the measure (label maps made elsewhere have no average precision).
         """
         faults: list[str] = []
         cells = [(column, self.cell(row, column)) for column in self.columns]
@@ -251,6 +274,8 @@ class Board:
                 faults.append(f"{column.label}: no seed {_list(lacking)}")
             elif len(cell.trials) < FEWEST_SEEDS:
                 faults.append(f"{column.label}: {len(cell.trials)} of at least {FEWEST_SEEDS} seeds")
+            if len(cell.values(measure)) < len(cell.scores):
+                faults.append(f"{column.label}: no {MEASURES[measure]}")
         return faults
 
 
@@ -413,25 +438,36 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
     )
 
 
-def rank(board: Board, generator: np.random.Generator, draws: int = 10_000) -> pd.DataFrame:
-    """Rank the complete rows of a board by their mean over tasks.
+def rank(board: Board, generator: np.random.Generator, draws: int = 10_000, measure: Measure = "score") -> pd.DataFrame:
+    """Rank the complete rows of a board by the mean over tasks of the mean over seeds of a measure.
+
+    Two spreads, never mixed: over seeds (the models trained again: ``low`` to ``rank_high`` and ``group``) and over
+    test images (the same models on other images of the same kind: ``image_*``). Average precision is taken over
+    all test pixels at once and has the first alone.
 
     Returns
     -------
     DataFrame
-        Per ranked row, best first: ``row``, ``rank``, ``rank_low``, ``rank_high`` (bootstrap, 95 %), ``group`` (rows of
-        one cannot be told from its best), ``mean``, ``low``, ``high``, ``interquartile_mean``, ``mean_rank``
-        and ``mean_average_precision``.
+        Per ranked row, best first: ``row``, ``rank``, ``rank_low``, ``rank_high`` (bootstrap over seeds, 95 %),
+        ``group`` (rows of one cannot be told from its best), ``mean``, ``low``, ``high`` (over seeds),
+        ``image_low``, ``image_high``, ``image_rank_low``, ``image_rank_high`` (over test images; NaN and all ranks
+        where there is nothing to resample), ``image_tasks`` (how many of the tasks have several test images and
+        were resampled), ``interquartile_mean``, ``mean_rank`` and ``mean_average_precision``.
     """
-    rows = board.ranked
+    rows = board.ranked_by(measure)
     if not rows:
         return pd.DataFrame(columns=["row", "rank"])
-    samples = {row: [board.cell(row, column).scores for column in board.columns] for row in rows}
+    samples = {row: [board.cell(row, column).values(measure) for column in board.columns] for row in rows}
     drawn = np.stack([statistics.bootstrap_means(samples[row], generator, draws) for row in rows], axis=1)
+    images = [image_table([board.cell(row, column) for row in rows]) for column in board.columns]
+    if measure != "score":
+        images = [table[:, :1] for table in images]
+    drawn_images = statistics.bootstrap_images(images, generator, draws)
     per_task = np.array([[sample.mean() for sample in samples[row]] for row in rows])
     means = per_task.mean(axis=1)
-    ranges = statistics.rank_intervals(drawn)
-    intervals = [statistics.interval(drawn[:, k]) for k in range(len(rows))]
+    ranges, image_ranges = statistics.rank_intervals(drawn), statistics.rank_intervals(drawn_images)
+    low, high = _intervals(drawn)
+    image_low, image_high = _intervals(drawn_images)
     ranking = pd.DataFrame(
         {
             "row": rows,
@@ -440,8 +476,13 @@ def rank(board: Board, generator: np.random.Generator, draws: int = 10_000) -> p
             "rank_high": ranges[:, 1],
             "group": statistics.tie_groups(drawn, means),
             "mean": means,
-            "low": [low for low, _ in intervals],
-            "high": [high for _, high in intervals],
+            "low": low,
+            "high": high,
+            "image_low": image_low,
+            "image_high": image_high,
+            "image_rank_low": image_ranges[:, 0],
+            "image_rank_high": image_ranges[:, 1],
+            "image_tasks": sum(table.shape[1] > 1 for table in images),
             "interquartile_mean": [statistics.interquartile_mean(samples[row]) for row in rows],
             "mean_rank": statistics.mean_ranks(per_task.T),
             "mean_average_precision": [
@@ -451,6 +492,40 @@ def rank(board: Board, generator: np.random.Generator, draws: int = 10_000) -> p
         }
     )
     return ranking.sort_values(["rank", "row"], ignore_index=True)
+
+
+def intervals(cells: Mapping[str, Cell], generator: np.random.Generator, draws: int = 10_000) -> pd.DataFrame:
+    """Return the two spreads of every cell of one column, indexed by row.
+
+    Returns
+    -------
+    DataFrame
+        ``low``, ``high``: 95 % interval of the mean over seeds; ``image_low``, ``image_high``: of the mean over
+        test images, the models taken as they are; ``images``: how many there are. NaN below two of either.
+    """
+    found = pd.DataFrame(index=pd.Index(list(cells), name="row"))
+    drawn = [statistics.bootstrap_means([cell.scores], generator, draws) for cell in cells.values()]
+    found["low"], found["high"] = _intervals(np.stack(drawn, axis=1))
+    images = image_table(list(cells.values()))
+    found["image_low"], found["image_high"] = _intervals(statistics.bootstrap_images([images], generator, draws))
+    found["images"] = images.shape[1]
+    return found
+
+
+def image_table(cells: Sequence[Cell]) -> Floats:
+    """Return the scores of one column's cells on its test images, shape (rows, images).
+
+    The images are those of most cells; a cell scored on others (a file from elsewhere) or not at all is NaN.
+    """
+    names = Counter(tuple(cell.image_scores) for cell in cells if cell.image_scores)
+    images = min(names, key=lambda each: (-names[each], each), default=())
+    return np.array(
+        [
+            list(cell.image_scores.values()) if tuple(cell.image_scores) == images else [np.nan] * len(images)
+            for cell in cells
+        ],
+        float,
+    ).reshape(len(cells), -1)
 
 
 def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
@@ -524,6 +599,12 @@ def known_task(name: str) -> Task | None:
         return find_task(name)
     except BadInput:
         return None
+
+
+def _intervals(draws: Floats) -> tuple[Floats, Floats]:
+    """Return the interval of each column of draws, kept within 0 and 1 as scores are."""
+    found = np.array([statistics.interval(each) for each in draws.T]).reshape(-1, 2).clip(0, 1)
+    return found[:, 0], found[:, 1]
 
 
 def _inference_change(own: dict[str, Any], found: Any) -> str:

@@ -130,6 +130,57 @@ def test_incomplete_rows_are_unranked_and_say_what_is_missing() -> None:
     assert found.cell("diverges", found.columns[0]).diverged == [2]
 
 
+def test_average_precision_is_a_second_ranking_that_needs_no_threshold() -> None:
+    results = [*made.suite(MODELS, [MITO], seeds=3), *made.suite({"labels-only": 0.9}, [MITO], seeds=3)]
+    for k, each in enumerate(results):
+        final = each.snapshots[-1]
+        precision = {"retina": 0.3, "transunet": 0.5, "unet-resnet50": 0.4}.get(each.model.name)
+        diagnostics = precision and final.diagnostics.model_copy(update={"average_precision": {1: precision}})
+        snapshots = (*each.snapshots[:-1], final.model_copy(update={"diagnostics": diagnostics}))
+        results[k] = each.model_copy(update={"snapshots": snapshots})
+    found = board(results, "published")
+    assert found.ranked == ["labels-only", "retina", "transunet", "unet-resnet50"]
+    ranking = table.rank(found, np.random.default_rng(0), draws=200, measure="average_precision")
+    assert ranking["row"].tolist() == ["transunet", "unet-resnet50", "retina"]
+    assert ranking["mean"].tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert ranking["image_low"].isna().all()
+    assert found.missing("labels-only", "average_precision") == ["made-mito: no average precision"]
+
+
+def test_the_spreads_over_seeds_and_over_test_images_are_told_apart() -> None:
+    steady = made.suite({"a": 0.6, "b": 0.4}, [MITO], seeds=4, noise=0.0001)
+    volume = made.task("made-volume", scoring=Scoring("stack"))
+    first = rank(steady).iloc[0]
+    assert first["high"] - first["low"] != first["image_high"] - first["image_low"]
+    both = rank(made.suite({"a": 0.6, "b": 0.4}, [MITO, volume], seeds=4))
+    assert both["image_tasks"].tolist() == [1, 1]
+    assert (both["image_low"] < both["mean"]).all()
+    alone = rank(made.suite({"a": 0.6, "b": 0.4}, [volume], seeds=4))
+    assert alone["image_low"].isna().all()
+    assert alone["low"].notna().all()
+    assert (alone["image_rank_low"].tolist(), alone["image_rank_high"].tolist()) == ([1, 1], [2, 2])
+
+
+def test_a_cell_has_both_its_intervals_and_other_images_than_its_columns_have_none() -> None:
+    results = made.suite({"a": 0.6, "b": 0.4, "c": 0.5}, [MITO], seeds=3)
+    strange = [each for each in results if each.model.name == "c"]
+    for each in strange:
+        final = each.snapshots[-1]
+        images = tuple(image.model_copy(update={"name": f"x{image.name}"}) for image in final.images)
+        results[results.index(each)] = each.model_copy(
+            update={"snapshots": (final.model_copy(update={"images": images}),)}
+        )
+    found = board(results, "published")
+    cells = {row: found.cell(row, found.columns[0]) for row in found.rows}
+    intervals = table.intervals(cells, np.random.default_rng(0), draws=200)
+    for row in ("a", "b"):
+        for low, high in (("low", "high"), ("image_low", "image_high")):
+            assert 0 <= intervals.loc[row, low] < cells[row].mean < intervals.loc[row, high] <= 1
+    assert intervals["images"].tolist() == [4, 4, 4]
+    assert np.isnan(intervals.loc["c", "image_low"])
+    assert intervals.loc["c", "low"] < cells["c"].mean
+
+
 def test_the_ranking_is_the_same_whatever_the_order_of_files() -> None:
     results = made.suite(MODELS, [MITO, SYNAPSE], seeds=3)
     pd.testing.assert_frame_equal(rank(results), rank(results[::-1]))

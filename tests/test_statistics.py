@@ -199,6 +199,28 @@ def test_bootstrap_intervals_cover_the_true_mean_as_often_as_they_say(tasks: int
     assert 0.90 < hits / 400 < 0.995
 
 
+@pytest.mark.parametrize(("tasks", "images"), [(1, 4), (3, 12)])
+def test_bootstrap_intervals_over_images_cover_the_true_mean_as_often_as_they_say(tasks: int, images: int) -> None:
+    generator = np.random.default_rng(tasks * 10 + images)
+    hits = 0
+    for _ in range(400):
+        tables = [generator.normal(0, spread, (1, images)) for spread in np.linspace(0.5, 2, tasks)]
+        low, high = statistics.interval(statistics.bootstrap_images(tables, generator, 1000)[:, 0])
+        hits += low <= 0 <= high
+    assert 0.90 < hits / 400 < 0.995
+
+
+def test_images_are_drawn_for_all_rows_together_and_single_volumes_are_kept() -> None:
+    generator = np.random.default_rng(1)
+    hard, easy = generator.random((2, 1, 20))
+    one, two = np.array([[0.5], [0.25]]), np.concatenate([hard, hard - 0.125])
+    draws = statistics.bootstrap_images([one, two], generator, 300)
+    assert draws[:, 0] - draws[:, 1] == pytest.approx((0.25 + 0.125) / 2)
+    assert draws.std() > 0
+    assert np.isnan(statistics.bootstrap_images([one], generator, 5)).all()
+    assert statistics.bootstrap_images([np.concatenate([easy, easy])], generator, 5).shape == (5, 2)
+
+
 def test_the_same_generator_gives_the_same_draws() -> None:
     sample = [[0.1, 0.2, 0.4], [0.5, 0.6]]
     first, second = (statistics.bootstrap_means(sample, np.random.default_rng(3), 50) for _ in range(2))
