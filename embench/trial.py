@@ -216,7 +216,7 @@ def _torch_attempt(
             report("scoring", training.iteration, float("nan"))
             is_final = stop == spec.iterations
             started = time.perf_counter()
-            snapshot, sections_kept = _score(spec, prepared, predict, stop, sections if is_final else None)
+            snapshot, sections_kept = score_split(prepared, predict, stop, sections if is_final else None, spec.path)
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
             if not is_final:
@@ -267,7 +267,8 @@ def _plain_attempt(
     adapter.fit(sections, task, spec.iterations, np.random.default_rng(spec.entropy))
     trained = time.perf_counter()
     report("scoring", spec.iterations, float("nan"))
-    snapshot, kept = _score(spec, prepared, lambda image: _checked(adapter, image, task), spec.iterations, sections)
+    predict = partial(_checked, adapter, task)
+    snapshot, kept = score_split(prepared, predict, spec.iterations, sections, spec.path)
     card = ModelCard(
         name=spec.key.model,
         title=adapter.title,
@@ -289,7 +290,7 @@ def _plain_attempt(
     )
 
 
-def _checked(adapter: SegmentationModel, image_YX: NDArray[np.uint8], task: Task) -> NDArray[np.float32]:
+def _checked(adapter: SegmentationModel, task: Task, image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
     scores_CYX = np.asarray(adapter.predict(image_YX, task), np.float32)
     expected = (task.outputs, *image_YX.shape)
     if scores_CYX.shape != expected:
@@ -324,12 +325,32 @@ def _weights_facts(weights: Weights | None) -> dict[str, Any] | None:
     return {"hash": weights.hash, **facts}
 
 
-def _score(
-    spec: TrialSpec, prepared: Prepared, predict: Predict, iteration: int, sections: TrainingSections | None
+def score_split(
+    prepared: Prepared,
+    predict: Predict,
+    iteration: int,
+    sections: TrainingSections | None = None,
+    result: Path | None = None,
 ) -> tuple[SnapshotScore, tuple[str, ...]]:
-    """Score the present weights on the test split; with ``sections`` also choose and apply their threshold.
+    """Score the present weights on the test split, section by section; a volume is summed over its planes first.
 
-    The whole test split is predicted section by section; a volume is summed over its planes first.
+    Parameters
+    ----------
+    prepared : Prepared
+    predict : callable
+        From a section uint8 (Y, X) to scores float32 (C, Y, X) in 0..1.
+    iteration : int
+        Of the weights.
+    sections : TrainingSections, optional
+        Where to choose the diagnostic threshold, which is then applied too.
+    result : Path, optional
+        The result file beside which a few predicted sections are stored, with ``sections`` only.
+
+    Returns
+    -------
+    snapshot : SnapshotScore
+    kept : tuple of str
+        The stored sections, relative to the folder of ``result``.
     """
     started = time.perf_counter()
     task = prepared.task
@@ -340,7 +361,7 @@ def _score(
     largest = dict.fromkeys(rule.classes, 0.0)
     images: list[ImageCounts] = []
     kept: list[str] = []
-    keep = scoring.kept_sections(prepared) if sections else set()
+    keep = scoring.kept_sections(prepared) if sections and result else set()
     for volume in prepared.volumes("test"):
         for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
             tuned = dict.fromkeys(thresholds, Counts())
@@ -354,8 +375,8 @@ def _score(
                     if value in tuned:
                         found = (scores_YX > thresholds[value]) & counted
                         tuned[value] += count(found, truth_YX == value, (1,))[1]
-                if (volume.name, first + z) in keep:
-                    kept.append(scoring.keep_section(spec.path, volume.name, first + z, labels_ZYX[z]))
+                if result and (volume.name, first + z) in keep:
+                    kept.append(scoring.keep_section(result, volume.name, first + z, labels_ZYX[z]))
             images.append(scoring.image_counts(task, name, labels_ZYX, truth_ZYX, tuned if chosen else None))
     tuned_scores = [image.tuned for image in images if image.tuned is not None]
     diagnostics = Diagnostics(
