@@ -240,11 +240,21 @@ def load(path: Path) -> TrialResult:
     BadInput
         Too large, not JSON, not of this schema, or with scores that its own counts contradict.
     """
+    return parse(content_of(path), path)
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a result file; raise :class:`BadInput` when there are too many."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise BadInput(f"{path}: {size} bytes; a result has at most {MAX_BYTES}")
+    return path.read_bytes()
+
+
+def parse(content: bytes, path: Path) -> TrialResult:
+    """Check the content of a result file as :func:`load` does; ``path`` is only named in faults."""
     try:
-        result = TrialResult.model_validate_json(path.read_bytes())
+        result = TrialResult.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "file"

@@ -1,0 +1,177 @@
+"""How long the leaderboard takes: 200 models x 10 tasks x 6 seeds, built whole and again after one more result.
+
+    python benchmarks/leaderboard.py make /tmp/board            # 12,000 result files, once (0.7 GB)
+    python benchmarks/leaderboard.py time /tmp/board            # seconds and peak memory of both builds
+
+The results are made up, but true to the schema: counts on as many test images as the benchmarks have (protocol 1),
+five snapshots, a loss curve of 500 points, and scores that follow from the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from embench.recipe import RECIPES
+from embench.results import Diagnostics, ImageCounts, ModelCard, SnapshotScore, TrialResult, fingerprint, save, score
+from embench.task import Task
+from embench.tasks import find_task
+
+IMAGES = {
+    "cremi": 1,
+    "guay": 1,
+    "kasthuri": 75,
+    "perez-lyso": 20,
+    "perez-mito": 20,
+    "perez-nuclei": 20,
+    "perez-nucleoli": 20,
+    "urocell": 1,
+    "lucchi": 165,
+    "all-mito": 100,
+}
+"""Test images or volumes by task; where the publication gives none, about as many as it shows."""
+SNAPSHOTS = 5
+FAMILIES = ("convolutional", "transformer", "hybrid")
+
+
+def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
+    """Return a made-up trial of model ``k``: its quality rises with ``k``, with spread over seeds and images."""
+    generator = np.random.default_rng([k, seed, *task.name.encode()])
+    name = f"model-{k:03d}"
+    recipe = RECIPES["unet" if k % 2 else "retina"].for_task(task)
+    quality = 0.3 + 0.5 * k / models + 0.02 * generator.standard_normal()
+    return TrialResult(
+        model=ModelCard(
+            name=name,
+            title=f"Model {k}",
+            family=FAMILIES[k % len(FAMILIES)],
+            parameters=1_000_000 + 10_000 * k,
+            trained_parameters=1_000_000,
+            pretraining="self-supervised" if k % 4 else "none",
+            weights_hash=hashlib.sha256(name.encode()).hexdigest() if k % 4 else None,
+            licence="MIT",
+        ),
+        task=task.name,
+        seed=seed,
+        recipe=asdict(recipe),
+        pairing="default",
+        track="published",
+        synthetic=False,
+        status="done",
+        fingerprint=fingerprint(task, hashlib.sha256(task.name.encode()).hexdigest(), task.iterations),
+        iterations_asked=task.iterations,
+        iterations_done=task.iterations,
+        snapshots=tuple(
+            _snapshot(task, task.iterations * step // SNAPSHOTS, quality * (1 - 0.5**step), generator)
+            for step in range(1, SNAPSHOTS + 1)
+        ),
+        loss_curve=tuple(
+            (int(i), float(np.exp(-i / task.iterations)), 0.003)
+            for i in np.linspace(1, task.iterations, min(500, task.iterations)).round()
+        ),
+        seconds_training=float(3600 + 10 * k),
+        seconds_prediction=60.0,
+        peak_memory_bytes=2**31,
+        environment={"device": "cuda", "threads": 8, "commit": "0123456789ab", "python": "3.11.7"},
+        class_names=task.classes,
+    )
+
+
+def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.Generator) -> SnapshotScore:
+    union = 10_000
+    levels = (quality + 0.05 * generator.standard_normal((IMAGES[task.name], len(task.classes)))).clip(0, 1)
+    overlaps = (levels * union).round().astype(int).tolist()
+    images = tuple(
+        ImageCounts(
+            name=f"test-{k:04d}",
+            classes={label: (overlap[label], 0, union - overlap[label]) for label in task.scoring.classes},
+        )
+        for k, overlap in enumerate(overlaps)
+    )
+    total, per_class = score(task.scoring, [image.classes for image in images])
+    labels = task.scoring.classes
+    return SnapshotScore(
+        iteration=iteration,
+        score=total,
+        class_iou=per_class,
+        images=images,
+        diagnostics=Diagnostics(
+            average_precision={label: min(1.0, per_class[label] + 0.1) for label in labels},
+            largest_score=dict.fromkeys(labels, 0.98),
+            threshold=dict.fromkeys(labels, 0.45),
+            tuned_iou={label: min(1.0, per_class[label] + 0.02) for label in labels},
+        ),
+        seconds=iteration * 0.3,
+    )
+
+
+def make(folder: Path, models: int, seeds: int) -> None:
+    """Write every result but one, and that one beside them as ``late.json``."""
+    for k in range(models):
+        for name in IMAGES:
+            task = find_task(name)
+            for seed in range(seeds):
+                made = result(k, task, seed, models)
+                last = (k, name, seed) == (models - 1, "lucchi", seeds - 1)
+                path = folder / "late.json" if last else _path(folder, made)
+                save(made, path)
+    files = [path for path in folder.rglob("*.json")]
+    print(f"{len(files)} results, {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {folder}")
+
+
+def measure(folder: Path) -> None:
+    """Build the site without a cache, again unchanged, and after one more result; print seconds and peak memory."""
+    site, data = folder / "site", folder / "data"
+    for gone in (site, data):
+        shutil.rmtree(gone, ignore_errors=True)
+    late = TrialResult.model_validate_json((folder / "late.json").read_bytes())
+    added = _path(folder, late)
+    added.unlink(missing_ok=True)
+    for what in ("whole", "unchanged", "one more"):
+        if what == "one more":
+            shutil.copy(folder / "late.json", added)
+        command = [sys.executable, "-m", "embench", "leaderboard", "build"]
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, "--results", str(folder / "results"), "--out", str(site)],
+            env={**os.environ, "EMBENCH_DATA": str(data)},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        facts = {
+            "build": what,
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 2),
+            "peak_mib": round(usage.ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)),
+            "exit": os.waitstatus_to_exitcode(status),
+        }
+        print(json.dumps(facts), flush=True)
+    added.unlink()
+
+
+def _path(folder: Path, made: TrialResult) -> Path:
+    return folder / "results" / made.task / made.model.name / "made-up" / f"seed-{made.seed}.json"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["make", "time"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--models", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=6)
+    asked = parser.parse_args()
+    if asked.verb == "make":
+        make(asked.folder, asked.models, asked.seeds)
+    else:
+        measure(asked.folder)
