@@ -125,7 +125,7 @@ def make(folder: Path, models: int, seeds: int) -> None:
                 last = (k, name, seed) == (models - 1, "lucchi", seeds - 1)
                 path = folder / "late.json" if last else _path(folder, made)
                 save(made, path)
-    files = [path for path in folder.rglob("*.json")]
+    files = list(folder.rglob("*.json"))
     print(f"{len(files)} results, {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {folder}")
 
 
