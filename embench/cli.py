@@ -223,6 +223,20 @@ def score(
 
 
 @app.command()
+def submit(
+    result: Annotated[list[Path], typer.Argument(help="Result files (seed-N.json), or folders of them.")],
+    results: Annotated[Path, typer.Option(help="The leaderboard's folder of results, tracked by git.")] = Path(
+        "results"
+    ),
+    check: Annotated[bool, typer.Option("--check", help="Only check the files; write nothing.")] = False,
+) -> None:
+    """Check results and copy them into a git-tracked folder, for a pull request; nothing in them is run."""
+    from embench import commands
+
+    commands.submit(result, results, check)
+
+
+@app.command()
 def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder = None) -> None:
     """Print everything known of a task."""
     from embench import commands

@@ -153,6 +153,19 @@ def score(
     print(f"results: {results}    next: embench leaderboard --results {results} --out site")
 
 
+def submit(given: Sequence[Path], results: Path, only_check: bool) -> None:
+    """Check results for a leaderboard and, unless only that was asked for, copy them in; print what to commit."""
+    from embench import submit
+
+    if only_check:
+        print(f"{len(submit.check(given, results))} results may stand in {results}")
+        return
+    placed = submit.submit(given, results)
+    for each in placed:
+        print(f"{each.source} -> {results / each.place}")
+    print(f"{len(placed)} results in {results}; commit them, and open a pull request:\n{submit.advice(placed, results)}")
+
+
 def show(name: str, data: Path | None) -> None:
     """Print a task's facts and, where it is prepared, what its file holds."""
     task = tasks.find_task(name, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import results
+from embench.errors import BadInput
 from embench.files import replacing
 from embench.metrics import Counts, count, matched_instances
 from embench.results import Diagnostics, ImageCounts, SnapshotScore
@@ -17,6 +19,9 @@ from embench.task import Task
 
 SECTIONS_KEPT = 3
 """Predicted test sections stored beside a result, evenly spread, for the eye."""
+
+_SECTION = re.compile(r"seed-\d+\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
+_MOST_PIXELS = 64 * 2**20
 
 Sections = Iterable[NDArray[np.uint8]]
 
@@ -82,6 +87,42 @@ def keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]
     with replacing(result.parent / name) as temporary:
         Image.fromarray(labels_YX).save(temporary, "png")
     return name
+
+
+def section_place(name: str, result: Path) -> tuple[str, int]:
+    """Return volume and index of a section that :func:`keep_section` named.
+
+    Raises
+    ------
+    BadInput
+        Any other name, or one that leads out of the result's folder.
+    """
+    match = _SECTION.fullmatch(name)
+    path = result.parent / name
+    if match is None or ".." in Path(name).parts or not path.resolve().is_relative_to(result.parent.resolve()):
+        raise BadInput(f"{result}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside it")
+    return match["item"], int(match["index"])
+
+
+def read_section(path: Path) -> NDArray[np.uint8]:
+    """Return the label values (Y, X) of a stored section.
+
+    Raises
+    ------
+    BadInput
+        Not a PNG of 8-bit labels, or too large.
+    """
+    from PIL import Image
+
+    try:
+        if path.stat().st_size > results.MAX_BYTES:
+            raise BadInput(f"{path}: {path.stat().st_size} bytes; a label map has at most {results.MAX_BYTES}")
+        with Image.open(path, formats=["PNG"]) as picture:
+            if picture.mode not in ("L", "P") or picture.width * picture.height > _MOST_PIXELS:
+                raise BadInput(f"{path}: mode {picture.mode}, {picture.size}; expected an 8-bit label map")
+            return np.asarray(picture, np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
 
 
 def _counts(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embench import scoring
 from embench.errors import BadInput
 from embench.files import write_atomic
 from embench.store import Prepared, Volume, prepared_path
@@ -31,9 +32,6 @@ CLASS_COLOURS = (
     (0, 114, 178),
 )
 """Okabe and Ito's palette, told apart by colour-blind readers; label value 1 has the first."""
-
-_NAME = re.compile(r"seed-(\d+)\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
-_MOST_PIXELS = 64 * 2**20
 
 Labels = NDArray[np.uint8]
 
@@ -89,8 +87,8 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
                 continue
             for name in trial.result.sections:
                 try:
-                    item, index = _place(name, trial)
-                    labels = _read(trial.path.parent / name)
+                    item, index = scoring.section_place(name, trial.path)
+                    labels = scoring.read_section(trial.path.parent / name)
                     section = found.setdefault((item, index), Section(item, index))
                     if len([1 for known, _ in found if known == item]) > AT_MOST_PER_ITEM:
                         del found[item, index]
@@ -125,24 +123,6 @@ def _truth(column: Column, data: Path | None, stack: ExitStack) -> tuple[dict[st
 def _median_with_sections(cell: Cell) -> Trial | None:
     finished = sorted((t for t in cell.trials if t.score is not None and t.result.sections), key=lambda t: t.score or 0)
     return finished[(len(finished) - 1) // 2] if finished else None
-
-
-def _place(name: str, trial: Trial) -> tuple[str, int]:
-    match = _NAME.fullmatch(name)
-    path = trial.path.parent / name
-    if match is None or ".." in Path(name).parts or not path.resolve().is_relative_to(trial.path.parent.resolve()):
-        raise BadInput(f"{trial.path}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside it")
-    return match["item"], int(match["index"])
-
-
-def _read(path: Path) -> Labels:
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            if picture.mode not in ("L", "P") or picture.width * picture.height > _MOST_PIXELS:
-                raise BadInput(f"{path}: mode {picture.mode}, {picture.size}; expected an 8-bit label map")
-            return np.asarray(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
 
 
 def _draw(
