@@ -163,7 +163,8 @@ def submit(given: Sequence[Path], results: Path, only_check: bool) -> None:
     placed = submit.submit(given, results)
     for each in placed:
         print(f"{each.source} -> {results / each.place}")
-    print(f"{len(placed)} results in {results}; commit them, and open a pull request:\n{submit.advice(placed, results)}")
+    print(f"{len(placed)} results in {results}; commit them, and open a pull request:")
+    print(submit.advice(placed, results))
 
 
 def show(name: str, data: Path | None) -> None:

@@ -233,7 +233,7 @@ def _check_tracked(folder: Path, places: Sequence[Path]) -> None:
     """Raise unless git tracks ``folder`` and would take the files."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     if _git(existing, "rev-parse", "--is-inside-work-tree").returncode:
-        raise BadInput(f"{folder}: not in a git checkout; clone the leaderboard's repository and give its results folder")
+        raise BadInput(f"{folder}: not in a git checkout; give the results folder of a clone of the leaderboard")
     asked = "\0".join(str(folder.absolute() / place) for place in places)
     ignored = _git(existing, "check-ignore", "--stdin", "-z", given=asked).stdout.split("\0")
     if faults := [f"{path}: git ignores it; change .gitignore or give another folder" for path in ignored if path]:

@@ -199,8 +199,8 @@ def test_the_printed_commands_commit_exactly_what_was_submitted(given: Path, boa
     add, commit = done.output.splitlines()[-2:]
     assert commit == "git commit -m 'results: retina on vnc-mito'"
     subprocess.run(add, shell=True, check=True, cwd=board.parent)
-    listed = subprocess.run(["git", "diff", "--cached", "--name-only"], cwd=board.parent, capture_output=True, text=True)
-    assert len(listed.stdout.split()) == 2
+    listed = subprocess.check_output(["git", "diff", "--cached", "--name-only"], cwd=board.parent, text=True)
+    assert len(listed.split()) == 2
 
 
 def test_submitted_predictions_stand_beside_trials(given: Path, board: Path) -> None:
