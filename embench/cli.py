@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from embench.errors import BadInput, Diverged, TryAgain
+from embench.errors import BadInput, Diverged, TrialsFailed, TryAgain
 
 app = typer.Typer(
     help="Does this segmentation model really beat the others on electron-microscopy data?",
@@ -54,10 +54,11 @@ def run(
     save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 60.0,
 ) -> None:
     """Train and score models over tasks and seeds; what is already done is skipped, what was cut short resumes."""
-    from embench import commands
+    from embench import commands, executors
 
     commands.run(
         models=_split(model),
+        executor=executors.Local(_at_least_one("jobs", jobs)),
         tasks=_split(task),
         suite=suite,
         seeds=seeds,
@@ -71,7 +72,6 @@ def run(
         precision=precision,
         weights=weights,
         device=device,
-        jobs=jobs,
         threads=threads,
         results=results,
         data=data,
@@ -389,7 +389,7 @@ def list_recipes() -> None:
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 training diverged, 2 bad input (one line per fault), 75 try again."""
+    """Run the command line: 0 done, 1 diverged or a fault in code, 2 bad input (one line per fault), 75 try again."""
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -402,6 +402,9 @@ def main() -> None:
     except TryAgain as error:
         print(f"embench: {error}", file=sys.stderr)
         raise SystemExit(75) from None
+    except TrialsFailed as error:
+        print(f"embench: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except Diverged as error:
         print(f"embench: {error}; what was saved before is kept", file=sys.stderr)
         raise SystemExit(1) from None
@@ -409,3 +412,9 @@ def main() -> None:
 
 def _split(values: list[str]) -> list[str]:
     return [name for value in values for name in value.split(",") if name]
+
+
+def _at_least_one(option: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise BadInput(f"--{option} {value}: must be at least 1")
+    return value

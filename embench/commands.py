@@ -9,36 +9,53 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embench import store, tasks
-from embench.errors import BadInput, TryAgain
+from embench.errors import BadInput, TrialsFailed, TryAgain
 from embench.recipe import RECIPES, WholeImage
 from embench.registry import find_model, model_names
+
+if TYPE_CHECKING:
+    from embench.executors import Executor
+    from embench.ledger import Outcome
+    from embench.plan import TrialSpec
 
 log = logging.getLogger(__name__)
 
 
-def run(*, models: list[str], jobs: int | None, precision: str | None, **asked: Any) -> None:
+def run(*, models: list[str], executor: Executor, precision: str | None, device: str = "auto", **asked: Any) -> None:
     """Run what was asked; print a summary and where the results are."""
-    from embench import executor, results
+    from embench import plan
     from embench.experiment import Request, prepared_published, trials
 
     if precision not in (None, "fp32", "bf16"):
         raise BadInput(f"--precision {precision}: use fp32 or bf16")
-    if jobs is not None and jobs < 1:
-        raise BadInput(f"--jobs {jobs}: must be at least 1")
     request = Request(models=model_names() if models == ["all"] else models, precision=precision, **asked)  # type: ignore[arg-type]
     if not request.tasks and not request.suite and not prepared_published(request.data or store.data_folder()):
         log.info(
             "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
             "For real images: embench prepare vnc --source DIR, then embench run --task vnc-mito ..."
         )
-    planned = trials(request)
+    planned = trials(request, executor.device(device))
+    plan.write(planned)
+    _finish(planned, executor, request.results)
+
+
+def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> None:
+    """Run the trials that have no result yet; print the scores of all, then say what did not work.
+
+    Raises
+    ------
+    TrialsFailed, BadInput, TryAgain
+        For the trials without a result, the first of these that applies.
+    """
+    from embench import results
+
     waiting = [trial for trial in planned if not trial.path.exists()]
     if skipped := len(planned) - len(waiting):
-        log.info("%d of %d trials are already done in %s", skipped, len(planned), request.results)
-    held = [trial for trial, result in zip(waiting, executor.local(waiting, jobs=jobs), strict=True) if result is None]
+        log.info("%d of %d trials are already done in %s", skipped, len(planned), folder)
+    outcomes = list(zip(waiting, executor.run(waiting), strict=True))
     scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for trial in planned:
         if not trial.path.exists():
@@ -47,10 +64,30 @@ def run(*, models: list[str], jobs: int | None, precision: str | None, **asked: 
         scores[result.task, result.row].append(result.score)
     header = ("task", "model", "seeds", "mean IoU", "min", "max")
     print_table(header, [_summary(*key, values) for key, values in sorted(scores.items())])
-    print(f"results: {request.results}    next: embench leaderboard --results {request.results} --out site")
+    print(f"results: {folder}    next: embench leaderboard --results {folder} --out site")
+    for kind, exception in (("error", TrialsFailed), ("bad-input", BadInput), ("try-again", TryAgain)):
+        lines = _faults(outcomes, kind)
+        if lines:
+            raise exception("\n".join(lines))
+    held = [trial.label for trial, outcome in outcomes if outcome is None]
     if held:
-        names = ", ".join(trial.label for trial in held)
-        raise TryAgain(f"{len(held)} trials are being run by another process: {names}; run again when it has ended")
+        raise TryAgain(
+            f"{len(held)} trials are being run by another process: {', '.join(held)}; run again when it has ended"
+        )
+
+
+def _faults(outcomes: Sequence[tuple[TrialSpec, Outcome]], kind: str) -> list[str]:
+    """Return a line per fault of a kind, with the trials that met it; a fault in code is logged with its trace."""
+    from embench.ledger import Failure
+
+    met: dict[Failure, list[str]] = defaultdict(list)
+    for trial, outcome in outcomes:
+        if isinstance(outcome, Failure) and outcome.kind == kind:
+            met[outcome.model_copy(update={"attempts": 0, "host": ""})].append(trial.label)
+    for failure in met:
+        if failure.trace:
+            log.error("%s", failure.trace)
+    return [f"{', '.join(labels)}: {line}" for failure, labels in met.items() for line in failure.message.splitlines()]
 
 
 def _summary(task: str, row: str, values: list[float | None]) -> tuple[str, ...]:

@@ -36,3 +36,7 @@ class Diverged(Exception):
     def __init__(self, iteration: int) -> None:
         super().__init__(f"not finite at iteration {iteration}")
         self.iteration = iteration
+
+
+class TrialsFailed(Exception):
+    """Trials ended by a fault in a model or in embench; exits with 1."""

@@ -11,12 +11,13 @@ from embench import tasks
 from embench.errors import BadInput
 from embench.files import check_writable
 from embench.model import SegmentationModel, TorchModel
+from embench.plan import TrialSpec
 from embench.recipe import Recipe
 from embench.registry import find_model
 from embench.results import TrialKey, fingerprint
 from embench.store import data_folder, prepared_path
 from embench.task import Task
-from embench.trial import TrialSpec, pairing
+from embench.trial import pairing
 from embench.weights import Weights, load_weights, weights_path
 
 
@@ -44,8 +45,14 @@ class Request:
     save_every: float = 60.0
 
 
-def trials(request: Request) -> list[TrialSpec]:
+def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
     """Return every trial of a request, seed by seed, so that whatever is finished covers all models and tasks.
+
+    Parameters
+    ----------
+    request : Request
+    device : {"cpu", "cuda"}, optional
+        What the trials run on where that is decided elsewhere; by default as asked, on this machine.
 
     Raises
     ------
@@ -56,7 +63,7 @@ def trials(request: Request) -> list[TrialSpec]:
     _check_numbers(request)
     check_writable(request.results)
     data = request.data or data_folder()
-    device = find_device(request.device)
+    here = find_device(request.device if device is None else "auto")
     chosen_tasks = choose_tasks(request, data)
     adapters = [(spec, find_model(spec)) for spec in request.models]
     given = [load_weights(path) for path in request.weights]
@@ -70,7 +77,7 @@ def trials(request: Request) -> list[TrialSpec]:
             published = own.for_task(task)
             recipe = overridden(published, request)
             iterations = request.iterations or task.iterations
-            weights = find_weights(adapter, task, recipe, given, data, device, request.threads)
+            weights = find_weights(adapter, task, recipe, given, data, here, request.threads)
             same = pair == "default" and recipe == published and iterations == task.iterations
             stamp = fingerprint(task, data_hash, iterations)
             for seed in range(request.first_seed, request.first_seed + request.seeds):
@@ -88,7 +95,7 @@ def trials(request: Request) -> list[TrialSpec]:
                         data=data,
                         results_folder=request.results,
                         weights=weights.path if weights else None,
-                        device=device,
+                        device=device or here,
                         threads=request.threads,
                         save_every=request.save_every,
                     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +19,7 @@ from embench.errors import BadInput, Diverged
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
+from embench.plan import TrialSpec
 from embench.recipe import Recipe, find_recipe
 from embench.registry import find_model
 from embench.results import (
@@ -28,7 +27,6 @@ from embench.results import (
     ImageCounts,
     ModelCard,
     SnapshotScore,
-    TrialKey,
     TrialResult,
 )
 from embench.sections import TrainingSections
@@ -45,73 +43,6 @@ TRAINING_IMAGES_FOR_THRESHOLD = 4
 """Training sections, evenly spread, on which a trial chooses its diagnostic threshold."""
 SIDE_FOR_THRESHOLD = 512
 """They are cut to at most this many pixels a side about their centre: bounded cost on any data."""
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    """Everything a worker needs to run a trial; plain values, so that it travels to any process.
-
-    Parameters
-    ----------
-    model : str
-        Registered name or ``file.py:Class``.
-    task : str
-    seed : int
-    recipe : Recipe
-        Filled in for the task.
-    pairing : str
-        ``default`` when the recipe is the one the model is published with, else the recipe's name.
-    track : {"published", "open"}
-    iterations : int
-    snapshots : tuple of int
-        Iterations at which weights are scored; the last is the budget.
-    key : TrialKey
-    data, results_folder : Path
-    weights : Path or None
-    device : str
-    threads : int
-    save_every : float
-        Seconds between training states on disk.
-    """
-
-    model: str
-    task: str
-    seed: int
-    recipe: Recipe
-    pairing: str
-    track: Literal["published", "open"]
-    iterations: int
-    snapshots: tuple[int, ...]
-    key: TrialKey
-    data: Path
-    results_folder: Path
-    weights: Path | None
-    device: str
-    threads: int
-    save_every: float = 60.0
-
-    @property
-    def label(self) -> str:
-        """How progress and logs name the trial."""
-        row = self.key.model if self.pairing == "default" else f"{self.key.model}+{self.pairing}"
-        return f"{row} {self.task} seed {self.seed}"
-
-    @property
-    def path(self) -> Path:
-        """The result file."""
-        return self.key.path(self.results_folder)
-
-    @property
-    def state_path(self) -> Path:
-        """The training state while it is under way; removed when the result is written."""
-        parts = self.path.relative_to(self.results_folder).with_suffix(".pt").parts
-        return self.results_folder / ".running" / "--".join(parts)
-
-    @property
-    def entropy(self) -> list[int]:
-        """Random streams of the trial: unique per model and recipe, task and seed, equal on every machine."""
-        name = f"{self.key.model}/{self.recipe.name}/{self.task}"
-        return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]), self.seed]
 
 
 def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from test_run import TOY, discs
+from toy import TOY, discs
 
 from embench import store, trial
 from embench.experiment import Request, trials

@@ -10,106 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from toy import TOY, card, comparable, discs, planned, request
 
-from embench import executor, results, store, trial
+from embench import results, store, trial
 from embench.commands import run as run_command
 from embench.errors import BadInput
+from embench.executors import Local
 from embench.experiment import Request, snapshot_iterations, trials
 from embench.model import SegmentationModel, TorchModel
-from embench.pretraining import Settings
 from embench.registry import find_model, model_names
-from embench.task import Item, Scoring, Task, UnlabelledSet
+from embench.task import Item
 from embench.tasks import SUITES
 from embench.training import load_state
-from embench.trial import TrialSpec
-from embench.weights import PretrainingCard, load_weights, save_weights, weights_path
-
-TOY = Task(
-    name="toy",
-    title="Bright discs on noise",
-    dataset="toy",
-    classes=("background", "disc"),
-    scoring=Scoring("2d"),
-    iterations=8,
-    pretraining="toy-unlabelled",
-    scale="tiny",
-)
-
-
-def discs(seed: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    image_ZYX = rng.normal(90, 12, (depth, 96, 96))
-    y, x = np.mgrid[:96, :96]
-    labels_ZYX = np.zeros(image_ZYX.shape, np.uint8)
-    for z in range(depth):
-        for cy, cx in rng.integers(12, 84, (3, 2)):
-            labels_ZYX[z] |= ((y - cy) ** 2 + (x - cx) ** 2 < 120).astype(np.uint8)
-    return np.clip(image_ZYX + 70 * labels_ZYX, 0, 255).astype(np.uint8), labels_ZYX
+from embench.weights import load_weights, save_weights, weights_path
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the toy task, and checkpoints of both pre-trainings made from random networks."""
-    folder = tmp_path_factory.mktemp("toy")
-    items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 6), ("test", 2, 2))]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", folder), TOY, items)
-    unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
-    store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
-    from embench.registry import find_pretraining
-
-    for method in ("retina", "mocov2"):
-        torch.manual_seed(0)
-        made = find_pretraining(method)()
-        settings = made.settings("tiny", batch_size=4, epochs=1)
-        assert isinstance(settings, Settings)
-        tensors = made.weights(made.module(settings, 8))
-        save_weights(weights_path(method, "toy-unlabelled", "tiny", folder), tensors, card(method))
-    return folder
-
-
-def card(method: str, **changes: object) -> PretrainingCard:
-    facts = {
-        "method": method,
-        "data": "toy-unlabelled",
-        "data_hash": "0" * 64,
-        "scale": "tiny",
-        "epochs": 1,
-        "iterations": 1,
-        "images": 8,
-        "crop": 64,
-        "batch_size": 4,
-        "norms": (0.4, 0.2),
-        "seed": 0,
-        "loss_curve": ((1, 0.5),),
-        "seconds": 1.0,
-        "synthetic": True,
-        "environment": {},
-    }
-    return PretrainingCard.model_validate(facts | changes)
-
-
-def request(data: Path, folder: Path, models: list[str], **changes: object) -> Request:
-    settings = {"tasks": ["toy"], "seeds": 1, "snapshots": 2, "device": "cpu", "data": data, "results": folder}
-    return Request(models=models, **(settings | changes))  # type: ignore[arg-type]
-
-
-def planned(data: Path, folder: Path, model: str = "unet-resnet50", **changes: object) -> TrialSpec:
-    return trials(request(data, folder, [model], **changes))[0]
-
-
-def comparable(result: results.TrialResult) -> str:
-    """Everything of a result but what a clock, a memory gauge or the state of the source tree gave."""
-    timeless = result.model_copy(
-        update={
-            "seconds_training": 0,
-            "seconds_prediction": 0,
-            "peak_memory_bytes": 0,
-            "environment": {**result.environment, "commit": ""},
-            "snapshots": tuple(snapshot.model_copy(update={"seconds": 0}) for snapshot in result.snapshots),
-        }
-    )
-    return timeless.model_dump_json()
+def data(toy_data: Path) -> Path:
+    return toy_data
 
 
 @pytest.mark.parametrize("model", model_names())
@@ -182,10 +100,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data: Path, 
 def test_two_worker_processes_give_the_bytes_of_one(data: Path, tmp_path: Path) -> None:
     asked = {"models": ["transunet"], "seeds": 2, "iterations": 2, "snapshots": 1}
     one, two = (trials(request(data, tmp_path / name, **asked)) for name in ("one", "two"))  # type: ignore[arg-type]
-    alone, pooled = executor.local(one, jobs=1), executor.local(two, jobs=2)
+    alone, pooled = Local(jobs=1).run(one), Local(jobs=2).run(two)
     for a, b in zip(alone, pooled, strict=True):
-        assert a is not None
-        assert b is not None
+        assert isinstance(a, results.TrialResult)
+        assert isinstance(b, results.TrialResult)
         assert comparable(a) == comparable(b)
 
 
@@ -195,7 +113,7 @@ def test_a_done_trial_is_skipped_and_another_budget_does_not_mix(
     def go(**changes: object) -> None:
         asked = {"models": ["transunet"], "tasks": ["toy"], "suite": None, "seeds": 1, "first_seed": 0, "iterations": 1}
         asked |= {"snapshots": 1, "recipe": None, "crop": None, "batch_size": None, "overlap": None, "precision": None}
-        asked |= {"weights": [], "device": "cpu", "threads": 1, "jobs": 1, "save_every": 60.0}
+        asked |= {"weights": [], "device": "cpu", "threads": 1, "executor": Local(1), "save_every": 60.0}
         run_command(**(asked | {"results": tmp_path, "data": data} | changes))  # type: ignore[arg-type]
 
     caplog.set_level("INFO")
