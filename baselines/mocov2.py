@@ -56,26 +56,26 @@ class MomentumContrast(nn.Module):
         self.key = deepcopy(query).requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(dimensions, queue), dim=0))
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
+        self.fresh: list[Tensor] = []  # keys of this step, of every part of the batch
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Return logits (B, 1 + queue): similarity of each query to its own key, then to the queue's."""
         groups = max(2, round(len(view1) / GROUP))
         queries = torch.cat([self.query(part) for part in view1.chunk(groups)])
         with torch.no_grad():
-            self._follow()
             shuffled = torch.randperm(len(view2), device=view2.device)
             keys = torch.cat([self.key(part) for part in view2[shuffled].chunk(groups)])[shuffled.argsort()]
+        self.fresh.append(keys)
         positive = (queries * keys).sum(dim=1, keepdim=True)
-        logits = torch.cat((positive, queries @ self.queue.clone()), dim=1) / TEMPERATURE
-        with torch.no_grad():
-            self._enqueue(keys)
-        return logits
+        return torch.cat((positive, queries @ self.queue), dim=1) / TEMPERATURE
 
-    def _follow(self) -> None:
+    @torch.no_grad()
+    def advance(self) -> None:
+        """After the optimiser's step: the key network follows, and the step's keys, of all devices, join the queue."""
         for average, parameter in zip(self.key.parameters(), self.query.parameters(), strict=True):
             average.lerp_(parameter, 1 - MOMENTUM)
-
-    def _enqueue(self, keys: Tensor) -> None:
+        keys = torch.cat(self.fresh)
+        self.fresh.clear()
         if distributed.is_initialized():
             everyone = [torch.empty_like(keys) for _ in range(distributed.get_world_size())]
             distributed.all_gather(everyone, keys)
@@ -111,6 +111,10 @@ class MoCoV2(Pretraining):
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         logits = module(*batch)
         return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+
+    def stepped(self, module: nn.Module) -> None:
+        assert isinstance(module, MomentumContrast)
+        module.advance()
 
     def weights(self, module: nn.Module) -> dict[str, Tensor]:
         assert isinstance(module, MomentumContrast)

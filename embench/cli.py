@@ -161,8 +161,16 @@ def pretrain(
     learning_rate: Annotated[float | None, typer.Option(help="At the start (default: as published).")] = None,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     accumulate: Annotated[int, typer.Option(help="Parts into which a device's batch is cut to save memory.")] = 1,
+    ema: Annotated[
+        float, typer.Option(help="Decay of a moving average of the parameters, which is written; 0: none.")
+    ] = 0.0,
+    views: Annotated[
+        str | None, typer.Option(help="host or device: where images are augmented (default: by device).")
+    ] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the network first.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that read and augment images.")] = None,
     save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 300.0,
+    keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints and example pictures that stay.")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
@@ -183,8 +191,12 @@ def pretrain(
         learning_rate=learning_rate,
         precision=precision,
         accumulate=accumulate,
+        ema=ema,
+        views=views,
+        compile=compile,
         workers=workers,
         save_every_seconds=save_every,
+        keep_every=keep_every,
         device=device,
         threads=threads,
         out=out,

@@ -8,8 +8,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -18,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from embench import provenance
+from embench.batched import Batched
 from embench.errors import BadInput, Diverged
 from embench.files import check_writable, replacing, write_atomic
 from embench.registry import find_pretraining
@@ -33,6 +36,8 @@ from embench.weights import PretrainingCard, load_weights, save_weights, weights
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TITLE = 14
+"""Height of the titles above the example pictures, pixels."""
 CEM500K_NORMS = (0.57287007, 0.12740536)
 """Published mean and standard deviation of CEM500K's 0..1 grey values (protocol 4.3)."""
 
@@ -64,6 +69,12 @@ class Settings:
     precision : {"fp32", "bf16"}
     accumulate : int
         Parts into which a device's batch is cut to save memory; batch-norm sees the parts.
+    ema : float
+        Decay per step of the moving average of the parameters; with it the average is what is written. 0: none.
+    views : {"host", "device"}
+        Where the views are made: by the data workers, one by one, or on the device, a batch at a time.
+    compile : bool
+        Whether torch compiles the network first.
     """
 
     epochs: int
@@ -74,6 +85,9 @@ class Settings:
     learning_rate: float
     precision: Literal["fp32", "bf16"] = "fp32"
     accumulate: int = 1
+    ema: float = 0.0
+    views: Literal["host", "device"] = "host"
+    compile: bool = False
 
 
 class Pretraining:
@@ -116,6 +130,10 @@ class Pretraining:
         """Return what makes, from a uint8 tile (Y, X) and a generator, the uint8 views (crop, crop) of one sample."""
         raise NotImplementedError
 
+    def batched(self, crop: int) -> Batched | None:
+        """Return what draws the same distribution as :meth:`augmentation` on a device; ``None`` where nothing does."""
+        return None
+
     def module(self, settings: Settings, images: int) -> nn.Module:
         """Return the whole that is trained, freshly initialised from torch's generator; ``images`` in an epoch."""
         raise NotImplementedError
@@ -133,13 +151,19 @@ class Pretraining:
         """
         raise NotImplementedError
 
+    def stepped(self, module: nn.Module) -> None:
+        """Do what follows the optimiser's step, once however many parts the batch had (momentum networks, queues).
+
+        Buffers are not sent among processes: what the loss reads of them must come out the same in each.
+        """
+
     def weights(self, module: nn.Module) -> dict[str, Tensor]:
         """Return the tensors to write, under the names that the adapters load."""
         return module.state_dict()
 
-    def pictures(self, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the columns of the example grid, each (B, 1, Y, X) normalised; by default the views."""
-        return batch
+    def pictures(self, module: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Return the columns of the example grid by title, each (B, 1, Y, X) normalised; by default the views."""
+        return {f"view {number}": view for number, view in enumerate(batch, start=1)}
 
     def options(self, settings: Settings, images: int) -> dict[str, Any]:
         """Return what else made the checkpoint, JSON-able, for its card."""
@@ -158,15 +182,34 @@ Key = tuple[int, int, int]
 
 
 class _Samples(Dataset[tuple[Tensor, ...]]):
-    """Views by (epoch, position in it, tile): each sample's randomness depends on its place alone."""
+    """Batches by the keys of their samples: (epoch, position in it, tile).
 
-    def __init__(self, tiles: Tiles, augment: Augment, seed: int) -> None:
-        self.tiles, self.augment, self.seed = tiles, augment, seed
+    All that is random in a sample depends on its place alone, not on the data worker, the process or the number of
+    processes that make it. What is made of uint8 tiles by :meth:`__getitem__`, in a data worker, becomes views, on the
+    device, by :meth:`views`.
+    """
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, ...]:
-        epoch, position, tile = key
-        views = self.augment(self.tiles[tile], rng(self.seed, _VIEWS, epoch, position))
-        return tuple(torch.from_numpy(view) for view in views)
+    def __init__(self, tiles: Tiles, method: Pretraining, settings: Settings) -> None:
+        self.tiles, self.crop, self.seed = tiles, settings.crop, settings.seed
+        self.augment = method.augmentation(settings.crop)
+        self.batched = method.batched(settings.crop) if settings.views == "device" else None
+
+    def __getitem__(self, keys: list[Key]) -> tuple[Tensor, ...]:
+        tiles = self.tiles.read([tile for _, _, tile in keys])
+        return self.draw(tiles, [rng(self.seed, _VIEWS, epoch, position) for epoch, position, _ in keys])
+
+    def draw(self, tiles: list[NDArray[np.uint8]], generators: list[np.random.Generator]) -> tuple[Tensor, ...]:
+        """Return the views of the tiles, each (B, crop, crop), or tiles, draws and seeds to make them from."""
+        if self.batched:
+            return self.batched.draw(tiles, generators, self.crop)
+        views = [self.augment(tile, generator) for tile, generator in zip(tiles, generators, strict=True)]
+        return tuple(torch.from_numpy(np.stack(column)) for column in zip(*views, strict=True))
+
+    def views(self, drawn: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+        """Return the views on the device, uint8 (B, crop, crop) each."""
+        if self.batched:
+            return self.batched(drawn, device)
+        return tuple(view.to(device, non_blocking=True) for view in drawn)
 
 
 def _batches(images: int, settings: Settings, start: int, world: World) -> Iterator[list[Key]]:
@@ -193,7 +236,26 @@ class World:
 
     def joined(self, module: nn.Module) -> nn.Module:
         """Return ``module``, wrapped so that gradients are averaged among the processes."""
-        return module if self.size == 1 else DistributedDataParallel(module)
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def averaging(self, joined: nn.Module, last: bool) -> AbstractContextManager[None]:
+        """Average gradients in the ``last`` backward pass of a step; before it they only add up in each process."""
+        return nullcontext() if last or self.size == 1 else joined.no_sync()  # type: ignore[operator]
+
+    def agree(self, told: dict[str, Any]) -> None:
+        """Raise :class:`BadInput` unless every process tells the same."""
+        if self.size == 1:
+            return
+        everyone: list[Any] = [None] * self.size
+        distributed.all_gather_object(everyone, told)
+        for rank, other in enumerate(everyone):
+            if changed := _differences(everyone[0], other):
+                raise BadInput(
+                    f"process {rank} of {self.size} differs from the first in {changed}: give all the same command, "
+                    "and data and --out in folders that every machine shares"
+                )
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of ``values`` over the processes, the same in each."""
@@ -233,8 +295,66 @@ class _Done:
     seconds: float = 0.0
 
 
-Report = Callable[[int, int, float], None]
-"""Called with iterations done, iterations in all, and the mean loss of the current epoch."""
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: of so many ``iterations``; ``loss`` is the mean of the current epoch, ``waited`` the seconds
+    that this process has waited for data since it started."""
+
+    iteration: int
+    iterations: int
+    loss: float
+    waited: float
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class _State:
+    """All that a run changes as it goes, and its state file holds."""
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: AveragedModel | None
+    done: _Done
+    curve: list[tuple[int, float]]
+
+    @property
+    def best(self) -> nn.Module:
+        """What is written: the average where there is one."""
+        return self.module if self.average is None else self.average.module
+
+    def check_finite(self) -> None:
+        """Raise :class:`Diverged` if the next loss would: what was written before is the last that is good."""
+        if not all(parameter.isfinite().all() for parameter in self.module.parameters()):
+            raise Diverged(self.done.iteration + 1)
+
+    def save(self, path: Path, facts: dict[str, Any]) -> None:
+        """Write the state file."""
+        self.check_finite()
+        state = {
+            "facts": json.dumps(facts),
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "done": vars(self.done),
+            "curve": self.curve,
+        }
+        save_state(state, path)
+
+    def restore(self, path: Path, facts: dict[str, Any]) -> None:
+        """Go on from the state file, where there is one."""
+        state = load_state(path)
+        if state is None:
+            return
+        if changed := _differences(json.loads(state["facts"]), facts):
+            raise BadInput(f"{path}: unfinished run with {changed}; choose another --out, or add --force to start anew")
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.done = _Done(**state["done"])
+        self.curve = [(epoch, loss) for epoch, loss in state["curve"]]
 
 
 def pretrain(
@@ -250,7 +370,7 @@ def pretrain(
     keep_every: int = 20,
     force: bool = False,
     world: World = ALONE,
-    report: Report = lambda done, steps, loss: None,
+    report: Report = lambda progress: None,
 ) -> Path:
     """Pre-train, and write a checkpoint with its card.
 
@@ -296,6 +416,8 @@ def pretrain(
         At the first non-finite loss; the last good state file stays.
     """
     _check(method, settings, world)
+    if keep_every < 1:
+        raise BadInput(f"--keep-every {keep_every}: must be at least 1")
     tiles = Tiles(data, settings.crop)
     facts = _facts(method, data, settings, len(tiles))
     folder, state_path = out.with_suffix(""), out.with_suffix(".state")
@@ -324,28 +446,42 @@ def pretrain(
             momentum=method.momentum,
             weight_decay=method.weight_decay,
         )
-        done, curve = _restore(state_path, facts, module, optimiser)
-        whole = world.joined(module)
-        samples = _Samples(tiles, method.augmentation(settings.crop), settings.seed)
-        batches = _batches(len(tiles), settings, done.iteration, world)
-        loader = DataLoader(samples, batch_sampler=batches, num_workers=workers, pin_memory=where.type == "cuda")
+        average = None
+        if settings.ema:
+            average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        state = _State(module, optimiser, average, _Done(), [])
+        state.restore(state_path, facts)
+        done, curve = state.done, state.curve
+        world.agree(facts | vars(done))
+        joined = world.joined(module)
+        whole: Any = torch.compile(joined) if settings.compile else joined
+        samples = _Samples(tiles, method, settings)
+        batches: Any = _batches(len(tiles), settings, done.iteration, world)
+        pinned = where.type == "cuda"
+        loader = DataLoader(samples, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pinned)
         pending: list[Tensor] = []
         clock = saved = time.monotonic()
+        waited = _Stopwatch()
 
         module.train()
-        for views in loader:
+        for drawn in waited.between(loader):
             _seed(settings.seed, _STEP, done.iteration, world.rank)
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * method.rate(done.iteration, steps)
             pending.append(torch.zeros((), device=where))
-            batch = (normalised(view, facts["norms"], where) for view in views)
-            for part in zip(*(view.chunk(settings.accumulate) for view in batch), strict=True):
-                with autocast:
-                    loss = method.loss(whole, part) / settings.accumulate
-                loss.backward()
+            batch = (normalised(view, facts["norms"], where) for view in samples.views(drawn, where))
+            parts = list(zip(*(view.chunk(settings.accumulate) for view in batch), strict=True))
+            for number, part in enumerate(parts, start=1):
+                with world.averaging(joined, last=number == len(parts)):
+                    with autocast:
+                        loss = method.loss(whole, part) / len(parts)
+                    loss.backward()
                 pending[-1] += loss.detach()
             optimiser.step()
             optimiser.zero_grad()
+            method.stepped(module)
+            if average:
+                average.update_parameters(module)
             done.iteration += 1
 
             epoch, step = divmod(done.iteration, steps_per_epoch)
@@ -355,24 +491,38 @@ def pretrain(
             pending.clear()
             now = time.monotonic()
             done.seconds, clock = done.seconds + now - clock, now
-            report(done.iteration, steps, done.loss_sum / done.losses)
+            report(Progress(done.iteration, steps, done.loss_sum / done.losses, waited.seconds))
             if step == 0:
+                state.check_finite()
                 curve.append((epoch, done.loss_sum / done.losses))
                 done.loss_sum, done.losses = 0.0, 0
                 card = _card(facts, done, curve, device, threads)
                 if world.rank == 0 and (epoch % keep_every == 0 or epoch == settings.epochs):
-                    _show(folder, method, module, samples, card, where)
+                    _show(folder, method, state.best, samples, card, where)
                     if epoch < settings.epochs:
-                        save_weights(folder / f"epoch-{epoch:04d}.safetensors", method.weights(module), card)
+                        save_weights(folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card)
             if world.rank == 0 and now - saved >= save_every_seconds and done.iteration < steps:
-                _save(state_path, facts, module, optimiser, done, curve)
+                state.save(state_path, facts)
                 saved = now
 
         if world.rank == 0:
-            save_weights(out, method.weights(module), card)
+            save_weights(out, method.weights(state.best), card)
             state_path.unlink(missing_ok=True)
         world.wait()
     return out
+
+
+class _Stopwatch:
+    """The seconds spent in waiting for the next of some things."""
+
+    seconds = 0.0
+
+    def between(self, things: Iterable[Any]) -> Iterator[Any]:
+        waiting = time.perf_counter()
+        for thing in things:
+            self.seconds += time.perf_counter() - waiting
+            yield thing
+            waiting = time.perf_counter()
 
 
 @contextlib.contextmanager
@@ -383,9 +533,12 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
         raise BadInput(
-            "out of GPU memory: use --precision bf16, a larger --accumulate, or a smaller --batch-size or --crop"
+            f"out of memory ({device.type}): use --precision bf16, a larger --accumulate, more devices, "
+            "fewer --workers, or a smaller --batch-size or --crop; the batch was not changed"
         ) from None
     finally:
         torch.set_num_threads(before)
@@ -405,39 +558,6 @@ def _settle(losses: Tensor, done: _Done) -> None:
         done.losses += 1
 
 
-def _save(
-    path: Path,
-    facts: dict[str, Any],
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    done: _Done,
-    curve: list[tuple[int, float]],
-) -> None:
-    if not all(parameter.isfinite().all() for parameter in module.parameters()):
-        raise Diverged(done.iteration + 1)  # the next loss would say so: what was saved before is the last good one
-    state = {
-        "facts": json.dumps(facts),
-        "module": module.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "done": vars(done),
-        "curve": curve,
-    }
-    save_state(state, path)
-
-
-def _restore(
-    path: Path, facts: dict[str, Any], module: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[_Done, list[tuple[int, float]]]:
-    state = load_state(path)
-    if state is None:
-        return _Done(), []
-    if changed := _differences(json.loads(state["facts"]), facts):
-        raise BadInput(f"{path}: unfinished run with {changed}; choose another --out, or add --force to start anew")
-    module.load_state_dict(state["module"])
-    optimiser.load_state_dict(state["optimiser"])
-    return _Done(**state["done"]), [(epoch, loss) for epoch, loss in state["curve"]]
-
-
 def _check(method: Pretraining, settings: Settings, world: World) -> None:
     """Refuse settings that no data could make possible."""
     for name in ("epochs", "batch_size", "crop", "accumulate"):
@@ -446,6 +566,12 @@ def _check(method: Pretraining, settings: Settings, world: World) -> None:
     for name, allowed in (("scale", ("full", "tiny")), ("precision", ("fp32", "bf16"))):
         if (value := getattr(settings, name)) not in allowed:
             raise BadInput(f"--{name} {value}: use {' or '.join(allowed)}")
+    if settings.views not in ("host", "device"):
+        raise BadInput(f"--views {settings.views}: use host or device")
+    if settings.views == "device" and method.batched(settings.crop) is None:
+        raise BadInput(f"--views device: {method.name} makes its views in data workers only; use --views host")
+    if not 0 <= settings.ema < 1:
+        raise BadInput(f"--ema {settings.ema}: must be at least 0 and less than 1")
     if settings.seed < 0:
         raise BadInput(f"--seed {settings.seed}: must be at least 0")
     if not (settings.learning_rate > 0 and math.isfinite(settings.learning_rate)):
@@ -467,7 +593,10 @@ def _facts(method: Pretraining, data: Prepared, settings: Settings, images: int)
             f"choose --batch-size {images} or less"
         )
     options = {"learning_rate": settings.learning_rate, "precision": settings.precision}
-    options |= {"accumulate": settings.accumulate} if settings.accumulate > 1 else {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.default not in (MISSING, value):
+            options[field.name] = value
     facts = {
         "method": method.name,
         "data": data.spec.name,
@@ -529,14 +658,14 @@ def _show(
     from PIL import Image
 
     chosen = rng(card.seed, _EXAMPLES).permutation(len(samples.tiles))[:8]
-    views = [samples.augment(samples.tiles[tile], rng(card.seed, _EXAMPLES, n + 1)) for n, tile in enumerate(chosen)]
-    batch = tuple(
-        normalised(torch.from_numpy(np.stack(column)), card.norms, device) for column in zip(*views, strict=True)
-    )
+    generators = [rng(card.seed, _EXAMPLES, n) for n in range(1, len(chosen) + 1)]
+    drawn = samples.draw(samples.tiles.read(chosen.tolist()), generators)
+    batch = tuple(normalised(view, card.norms, device) for view in samples.views(drawn, device))
+    training = module.training
     module.eval()
     with torch.no_grad():
         columns = method.pictures(module, batch)
-    module.train()
+    module.train(training)
     with replacing(folder / f"epoch-{card.epochs:04d}.png") as temporary:
         Image.fromarray(_grid(columns, card.norms)).save(temporary, format="png")
     write_atomic(folder / "loss.json", json.dumps(card.loss_curve) + "\n")
@@ -544,13 +673,20 @@ def _show(
         _curve(card).savefig(temporary, format="png", dpi=120)
 
 
-def _grid(columns: tuple[Tensor, ...], norms: tuple[float, float]) -> NDArray[np.uint8]:
-    """Return one picture (Y, X): a row per sample, a column per kind, white gaps of 2 pixels."""
+def _grid(columns: dict[str, Tensor], norms: tuple[float, float]) -> NDArray[np.uint8]:
+    """Return one picture (Y, X): a row per sample, a column per kind under its title, white gaps of 2 pixels."""
+    from PIL import Image, ImageDraw, ImageFont
+
     mean, deviation = norms
-    images = torch.stack([column[:, 0].float().cpu() for column in columns], dim=1) * deviation + mean
+    images = torch.stack([column[:, 0].float().cpu() for column in columns.values()], dim=1) * deviation + mean
     levels = (images * 255).round().clamp(0, 255).byte().numpy()
     padded = np.pad(levels, ((0, 0), (0, 0), (0, 2), (0, 2)), constant_values=255)
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)[:-2, :-2]
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)[:-2, :-2]
+    header = Image.new("L", (grid.shape[1], TITLE), 255)
+    write, edge = ImageDraw.Draw(header), padded.shape[-1]
+    for number, title in enumerate(columns):
+        write.text((number * edge + 1, 0), title, 0, ImageFont.load_default(min(11, edge / 6)))
+    return np.concatenate([np.asarray(header), grid], axis=0)
 
 
 def _curve(card: PretrainingCard) -> Figure:
@@ -578,10 +714,14 @@ def run(
     learning_rate: float | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
     accumulate: int = 1,
+    ema: float = 0.0,
+    views: Literal["host", "device"] | None = None,
+    compile: bool = False,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
     save_every_seconds: float = 300,
+    keep_every: int = 20,
     data_folder: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -595,6 +735,8 @@ def run(
         ``None``: as published, or the method's reduced ones at scale ``tiny``.
     scale : {"full", "tiny"}, optional
         Default: the data set's.
+    views : {"host", "device"}, optional
+        Default: on a GPU where the method can, else by the data workers.
     device : str
         ``auto``: the GPU where there is one.
     threads, workers : int, optional
@@ -630,7 +772,13 @@ def run(
                 learning_rate=learning_rate,
                 precision=precision,
                 accumulate=accumulate,
+                ema=ema,
+                compile=compile,
             )
+            if views is None:
+                on_gpu = device.startswith("cuda") and chosen.batched(settings.crop) is not None
+                views = "device" if on_gpu else "host"
+            settings = replace(settings, views=views)
             return pretrain(
                 chosen,
                 prepared,
@@ -640,6 +788,7 @@ def run(
                 threads=threads or provenance.cores(),
                 workers=workers,
                 save_every_seconds=save_every_seconds,
+                keep_every=keep_every,
                 force=force,
                 world=world,
                 report=report,
@@ -664,33 +813,39 @@ def _device(name: str) -> str:
 def _reporting(title: str, world: World) -> Iterator[Report]:
     """Give a bar with an estimate on a terminal, a line every 30 seconds elsewhere; only the first process speaks."""
     if world.rank:
-        yield lambda done, steps, loss: None
+        yield lambda progress: None
         return
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Bars(*columns, console=Console(stderr=True)) as bar:
             row = bar.add_task(title, total=None, loss="")
-            yield lambda done, steps, loss: bar.update(row, completed=done, total=steps, loss=f"{loss:.4g}")
+            yield lambda at: bar.update(row, completed=at.iteration, total=at.iterations, loss=f"{at.loss:.4g}")
         return
 
-    first: tuple[float, int] | None = None
+    first: tuple[float, Progress] | None = None
     last = 0.0
 
-    def line(done: int, steps: int, loss: float) -> None:
+    def line(at: Progress) -> None:
         nonlocal first, last
         now = time.monotonic()
-        first = first or (now, done)
-        if now - last < 30 and done < steps:
+        first = first or (now, at)
+        if now - last < 30 and at.iteration < at.iterations:
             return
-        last = now
-        pace = (now - first[0]) / (done - first[1]) if done > first[1] else None
-        left = "" if pace is None else f", {pace:.2f} s an iteration, {(steps - done) * pace / 60:.0f} min left"
-        print(f"{title}: iteration {done} of {steps}, loss {loss:.4g}{left}", file=sys.stderr, flush=True)
+        last, (began, start) = now, first
+        left = ""
+        if at.iteration > start.iteration:
+            pace = (now - began) / (at.iteration - start.iteration)
+            waiting = (at.waited - start.waited) / (now - began)
+            left = f", {pace:.2f} s an iteration ({waiting:.0%} waiting for data)"
+            left += f", {(at.iterations - at.iteration) * pace / 60:.0f} min left"
+        told = f"{title}: iteration {at.iteration} of {at.iterations}, loss {at.loss:.4g}{left}"
+        print(told, file=sys.stderr, flush=True)
 
     yield line

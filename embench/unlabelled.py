@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class Tiles:
             self._opened = os.getpid(), data, volumes
         item, z, y, x, height, width = self.index[number]
         return volumes[item].image[z, y : y + height, x : x + width]
+
+    def read(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Return several tiles, read from the file in the order in which they lie there."""
+        found = {number: self[number] for number in sorted(numbers)}
+        return [found[number] for number in numbers]
 
 
 def spans(length: int, side: int) -> list[tuple[int, int]]:

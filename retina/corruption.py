@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embench import augment
 from embench.augment import Augmentation
+from embench.batched import Batched, Blur, BrightnessContrast, Chain, Geometry, Holes, Noise, kernel_of_edge
 from embench.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HOLE = 16
 """Edge of a hole, pixels, whatever the crop."""
+
+SCALE = (0.08, 1.0)
+"""Area of the random resized crop, of the image's."""
+RATIO = (0.5, 1.5)
+"""Its width / height."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Corruption(Augmentation):
             augment.horizontal_flip,
             augment.vertical_flip,
             lambda: augment.rotate(90),
-            lambda: augment.random_resized_crop(self.crop, scale=(0.08, 1.0), ratio=(0.5, 1.5)),
+            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
         )
 
     @cached_property
@@ -83,6 +93,18 @@ class Corruption(Augmentation):
             augment.gauss_noise if self.noise else None,
             augment.gaussian_blur if self.blur else None,
             holes if self.dropout else None,
+        )
+
+    def batched(self) -> BatchedCorruption:
+        """Return the same distribution for whole batches on a device."""
+        return BatchedCorruption(
+            Geometry(self.crop, 90, scale=SCALE, ratio=RATIO),
+            Chain(
+                BrightnessContrast() if self.brightness_contrast else None,
+                Noise(lambda rng: rng.uniform(*augment.VARIANCE)) if self.noise else None,
+                Blur(kernel_of_edge, max(augment.KERNELS)) if self.blur else None,
+                Holes(self.max_holes, HOLE, self.crop) if self.dropout else None,
+            ),
         )
 
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -109,3 +131,18 @@ class Corruption(Augmentation):
         clean_YX = augment.own(augment.apply(self._geometry, rng, image=image_YX)["image"], image_YX)
         corrupted_YX = augment.apply(self._corruption, rng, image=clean_YX)["image"]
         return augment.own(corrupted_YX, clean_YX), clean_YX
+
+
+class BatchedCorruption(Batched):
+    """Corrupted and clean images of a batch of tiles; see :meth:`Corruption.batched`."""
+
+    def __init__(self, geometry: Geometry, corruption: Chain) -> None:
+        self.geometry, self.corruption = geometry, corruption
+
+    def draw_one(self, rng: np.random.Generator, height: int, width: int) -> list[float]:
+        return [*self.geometry.draw(rng, height, width), *self.corruption.draw(rng)]
+
+    def alter(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        geometry, corruption = drawn.split([self.geometry.numbers, self.corruption.numbers], dim=1)
+        clean_BYX = self.geometry(images_BYX, geometry)
+        return self.corruption(clean_BYX, corruption, seeds), clean_BYX

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from baselines.transunet import size
 from baselines.transunet_network import ReconstructionTransUNet
+from embench.batched import Batched
 from embench.pretraining import Augment, Pretraining, Settings
 from retina.corruption import Corruption
 
@@ -23,6 +24,9 @@ class Reconstruction(Pretraining):
     def augmentation(self, crop: int) -> Augment:
         return Corruption(crop)
 
+    def batched(self, crop: int) -> Batched:
+        return Corruption(crop).batched()
+
     def module(self, settings: Settings, images: int) -> nn.Module:
         return ReconstructionTransUNet(**size(settings.scale))
 
@@ -30,7 +34,6 @@ class Reconstruction(Pretraining):
         corrupted, clean = batch
         return F.mse_loss(module(corrupted), clean)
 
-    def pictures(self, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Input, reconstruction, target."""
+    def pictures(self, module: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         corrupted, clean = batch
-        return corrupted, module(corrupted), clean
+        return {"input": clean, "corrupted": corrupted, "reconstructed": module(corrupted)}

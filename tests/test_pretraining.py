@@ -86,8 +86,8 @@ class Killed(Exception):
 
 
 def killed_after(iterations: int) -> pretraining.Report:
-    def report(done: int, steps: int, loss: float) -> None:
-        if done > iterations:
+    def report(progress: pretraining.Progress) -> None:
+        if progress.iteration > iterations:
             raise Killed
 
     return report
@@ -310,7 +310,7 @@ def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_
         "epoch-0002.json", "epoch-0002.png", "epoch-0002.safetensors", "epoch-0003.png", "loss.json", "loss.png",
     ]  # fmt: skip
     with Image.open(folder / "epoch-0003.png") as grid:
-        assert grid.size == (3 * 34 - 2, 8 * 34 - 2)  # input, reconstruction, target; eight samples
+        assert grid.size == (3 * 34 - 2, pretraining.TITLE + 8 * 34 - 2)  # three columns, eight samples
     assert load_weights(folder / "epoch-0002.safetensors").card.epochs == 2
     assert json.loads((folder / "loss.json").read_text()) == [list(p) for p in load_weights(out).card.loss_curve]
 
@@ -422,12 +422,15 @@ def test_queue_holds_the_latest_keys_and_the_key_network_follows_slowly(contrast
     contrast.eval()
     before = contrast.queue.clone()
     views = torch.randn(8, 1, 32, 32)
-    contrast(views, views)
     keys = contrast.key(views).T
+    contrast(views, views)
+    assert torch.equal(contrast.queue, before)  # until the optimiser's step
+    contrast.advance()
     torch.testing.assert_close(contrast.queue[:, :8], keys)
     assert torch.equal(contrast.queue[:, 8:], before[:, 8:])
     for _ in range(3):
         contrast(views, views)
+        contrast.advance()
     assert int(contrast.head) == 8  # 32 keys into 24 places
 
     weight, average = contrast.query.head[0].weight, contrast.key.head[0].weight
@@ -435,6 +438,7 @@ def test_queue_holds_the_latest_keys_and_the_key_network_follows_slowly(contrast
         weight += 1
     old = average.clone()
     contrast(views, views)
+    contrast.advance()
     torch.testing.assert_close(average, old + 0.001 * (weight - old))
     assert not any(parameter.requires_grad for parameter in contrast.key.parameters())
 
@@ -469,8 +473,8 @@ from embench.store import Prepared
 
 name, data, out, last = sys.argv[1:]
 
-def stop(done, steps, loss):
-    if done > int(last):
+def stop(progress):
+    if progress.iteration > int(last):
         raise KeyboardInterrupt
 
 method = find_pretraining(name)()
