@@ -182,10 +182,78 @@ def non_inferior(
     return "non-inferior" if low > -margin else "not distinguished"
 
 
+# ---- pairs
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Two rows compared on what both have: the same test images, or seeds that draw the same random streams.
+
+    ``shift`` is the Hodges-Lehmann estimate of ``first - second`` (the median of all means of two differences),
+    ``p`` the two-sided Wilcoxon signed-rank test's.
+    """
+
+    n: int
+    shift: float
+    p: float
+    smallest_p: float
+    verdict: Verdict
+
+
+def compare_pairs(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> PairedComparison:
+    """Compare ``first[i]`` with ``second[i]``."""
+    difference = _sample(first) - _sample(second)
+    n, p = len(difference), signed_rank(first, second)
+    above = np.triu_indices(n)
+    smallest = smallest_signed_p(n)
+    found: Verdict = "n too small" if smallest >= level else "different" if p < level else "not distinguished"
+    return PairedComparison(
+        n=n,
+        shift=float(np.median(np.add.outer(difference, difference)[above] / 2)) if n else nan,
+        p=p,
+        smallest_p=smallest,
+        verdict=found,
+    )
+
+
 def signed_rank(first: ArrayLike, second: ArrayLike) -> float:
-    """Return the p-value of the two-sided Wilcoxon signed-rank test of pairs; 1 when all pairs are equal."""
+    """Return the p-value of the two-sided Wilcoxon signed-rank test of pairs; 1 when all pairs are equal.
+
+    Equal pairs are left out, as Wilcoxon did. Exact, conditionally on ties (mid-ranks), up to 40 pairs; the normal
+    approximation with tie correction above.
+    """
     x, y = _sample(first), _sample(second)
-    return 1.0 if np.array_equal(x, y) else float(stats.wilcoxon(x, y).pvalue)
+    return float(signed_rank_all(np.stack([x, y]))[0, 1])
+
+
+def signed_rank_all(scores: Floats) -> Floats:
+    """Return the signed-rank p-value of every pair of rows of (rows, n) scores; NaN for rows with NaN."""
+    rows, n = scores.shape
+    p = np.full((rows, rows), nan)
+    for k, row in enumerate(scores):
+        differences = row - scores[k:]
+        sizes = np.abs(differences)
+        with np.errstate(invalid="ignore"):
+            ranks = stats.rankdata(np.where(sizes > 0, sizes, inf), axis=1) if n else sizes
+        ranks = np.where(sizes > 0, ranks, 0.0)
+        positive = np.where(differences > 0, ranks, 0.0).sum(axis=1)
+        centre = ranks.sum(axis=1) / 2
+        spread = np.sqrt((ranks**2).sum(axis=1)) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = 2 * stats.norm.sf(np.abs(positive - centre) / spread)
+        for other in np.flatnonzero((sizes > 0).sum(axis=1) <= EXACT_AT_MOST):
+            doubled = tuple(sorted((2 * ranks[other, sizes[other] > 0]).astype(int).tolist()))
+            probabilities = _signed_sums(doubled)
+            distance = np.abs(2 * np.arange(len(probabilities)) - sum(doubled))
+            found[other] = probabilities[distance >= abs(4 * positive[other] - sum(doubled)) - 1e-9].sum()
+        found[np.isnan(differences).any(axis=1)] = nan
+        p[k, k:] = p[k:, k] = np.minimum(found, 1.0)
+    return p
+
+
+def smallest_signed_p(n: int) -> float:
+    """Return the smallest two-sided p that a signed-rank test of ``n`` pairs can reach."""
+    return min(1.0, 2.0 ** (1 - n))
 
 
 def percent_difference(
@@ -284,7 +352,8 @@ def bootstrap_images(
     deviation = np.zeros((draws, rows))
     for table in resampled:
         n = table.shape[1]
-        weights = generator.multinomial(n, np.full(n, 1 / n), draws) / n
+        picked = generator.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
+        weights = np.bincount(picked.ravel(), minlength=draws * n).reshape(draws, n) / n
         deviation += weights @ _residuals(table).T / len(tables)
     variances = np.array([table.var(axis=1, ddof=1) / table.shape[1] for table in resampled])
     return centre + deviation * _widening(variances, [table.shape[1] for table in resampled], level)
@@ -351,8 +420,46 @@ def interquartile_mean(samples: Sequence[ArrayLike]) -> float:
 
 
 def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
-    """Return the mean over tasks of A12: how probably a run of the first beats one of the second."""
+    """Return the mean over tasks of A12 (Agarwal et al. 2021): how probably a run of the first beats the second's."""
     return float(np.mean([(cliffs_delta(x, y) + 1) / 2 for x, y in zip(first, second, strict=True)]))
+
+
+def improvement_interval(
+    a12: ArrayLike, n: ArrayLike, m: ArrayLike, level: float = LEVEL
+) -> tuple[Floats, Floats, Floats]:
+    """Return the probability of improvement and its interval from A12 of each task.
+
+    A score interval with Newcombe's variance (2006, method 5) taken at the tasks' A12 moved by the interval's own
+    end, so that it keeps a width at 0 and 1, where a bootstrap of six seeds has none. The variance is enlarged by
+    n / (n - 1) of the smaller sample: without it the mean over eight tasks of three seeds is covered in 92 %.
+
+    Parameters
+    ----------
+    a12 : array, shape (tasks, ...)
+    n, m : array, broadcast to it
+        Seeds of the first and of the second; at least two.
+
+    Returns
+    -------
+    estimate, low, high : ndarray, shape (...)
+    """
+    tasks = np.asarray(a12, float)
+    n, m = (np.broadcast_to(np.asarray(size, float), tasks.shape) for size in (n, m))
+    smaller = np.minimum(n, m)
+    quantile = float(stats.norm.ppf(1 - level / 2)) / len(tasks)
+    centre = tasks.mean(axis=0)
+    ends = []
+    for side in (-1, 1):
+        near, far = np.zeros_like(centre), np.ones_like(centre)
+        for _ in range(40):
+            middle = (near + far) / 2
+            moved = np.clip(tasks + side * middle, 0, 1)
+            skew = (1 - moved) / (2 - moved) + moved / (1 + moved)
+            variance = moved * (1 - moved) * (1 + ((n + m) / 2 - 1) * skew) / (n * m) * smaller / (smaller - 1)
+            inside = middle <= quantile * np.sqrt(variance.sum(axis=0))
+            near, far = np.where(inside, middle, near), np.where(inside, far, middle)
+        ends.append(np.clip(centre + side * far, 0, 1))
+    return centre, ends[0], ends[1]
 
 
 # ---- several rows over several tasks
@@ -443,6 +550,15 @@ def _rank_sums(ranks: tuple[int, ...], n: int) -> Floats:
         for size in range(n, 0, -1):
             counts[size, rank:] += counts[size - 1, : counts.shape[1] - rank]
     return counts[n] / comb(len(ranks), n)
+
+
+@lru_cache(maxsize=4096)
+def _signed_sums(ranks: tuple[int, ...]) -> Floats:
+    """Return the probability of each sum of the ranks that a fair coin picks."""
+    sums = np.ones(1)
+    for rank in ranks:
+        sums = (np.pad(sums, (0, rank)) + np.pad(sums, (rank, 0))) / 2
+    return sums
 
 
 def _exact_p(doubled_ranks: tuple[int, ...], n: int, doubled_sum: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,11 @@ import pandas as pd
 from embench.errors import BadInput
 from embench.names import is_name
 from embench.recipe import find_recipe
-from embench.results import EPSILON, Fingerprint, SnapshotScore, TrialResult, digest_of, iou, load, result_files
+from embench.results import Fingerprint, TrialResult, digest_of, result_files
 from embench.task import Task
 from embench.tasks import find_task
 from leaderboard import statistics
+from leaderboard.kept import Kept, Memory, keep
 from leaderboard.statistics import Floats
 
 Kind = Literal["published", "open", "synthetic"]
@@ -51,8 +52,10 @@ class Trial:
     kind : {"published", "open", "synthetic"}
     curve : tuple of (int, float)
         Iteration and score of every snapshot.
-    image_scores : dict
-        Score by test image.
+    images : tuple of str
+        Names of the test images or volumes.
+    image_scores : tuple of float
+        Score on each of them.
     """
 
     path: Path
@@ -61,7 +64,8 @@ class Trial:
     digest: str
     kind: Kind
     curve: tuple[tuple[int, float], ...]
-    image_scores: dict[str, float] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
+    image_scores: tuple[float, ...] = ()
 
     @property
     def column(self) -> tuple[str, str]:
@@ -156,12 +160,12 @@ class Cell:
 
     @cached_property
     def image_scores(self) -> dict[str, float]:
-        """Score by test image or volume, the mean over the trials that finished."""
-        finished = [trial.image_scores for trial in self.trials if trial.score is not None]
-        return {
-            name: float(np.mean([each.get(name, np.nan) for each in finished]))
-            for name in sorted(set().union(*finished))
-        }
+        """Score by test image or volume, the mean over the trials that finished; those all had the same images."""
+        finished = [trial for trial in self.trials if trial.score is not None]
+        if not finished or any(trial.images != finished[0].images for trial in finished):
+            return {}
+        means = np.mean([trial.image_scores for trial in finished], axis=0)
+        return dict(sorted(zip(finished[0].images, means.tolist(), strict=True)))
 
     @property
     def mean(self) -> float:
@@ -289,39 +293,45 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
     refused : list of str
         One line per file left out, with the reason: unusable, or a trial that another file already holds.
     """
+    folders = list(folders)
     trials: list[Trial] = []
     refused: list[str] = []
     seen: set[Path] = set()
-    for path in result_files(folders):
-        if (resolved := path.resolve()) in seen:
-            continue
-        seen.add(resolved)
-        try:
-            trials.append(trial_of(load(path), path))
-        except BadInput as error:
-            refused += error.lines
-        except OSError as error:
-            refused.append(f"{path}: cannot be read ({error.strerror})")
+    with Memory(folders) as memory:
+        for path in result_files(folders):
+            if (resolved := path.resolve()) in seen:
+                continue
+            seen.add(resolved)
+            try:
+                trials.append(_trial(memory.read(path), path))
+            except BadInput as error:
+                refused += error.lines
+            except OSError as error:
+                refused.append(f"{path}: cannot be read ({error.strerror})")
     trials, duplicates = distinct(trials)
     return trials, refused + duplicates
 
 
 def trial_of(result: TrialResult, path: Path) -> Trial:
     """Return the board's view of a result."""
-    final = result.final
+    return _trial(keep(result), path)
+
+
+def _trial(kept: Kept, path: Path) -> Trial:
+    result = kept.result
     task = known_task(result.task)
     changed = overrides(result.recipe, task)
     own = result.pairing == "default" and not changed and result.track == "published"
     synthetic = result.synthetic or (task is not None and task.synthetic)
-    kept = () if final is None else (final.model_copy(update={"images": ()}),)
     return Trial(
         path=path,
-        result=result.model_copy(update={"snapshots": kept, "loss_curve": ()}),
+        result=result,
         row=result.row + (f"@{changed}" if changed else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
-        curve=tuple((snapshot.iteration, snapshot.score) for snapshot in result.snapshots),
-        image_scores={} if final is None else _image_scores(result, final),
+        curve=kept.curve,
+        images=kept.images,
+        image_scores=kept.image_scores,
     )
 
 
@@ -632,15 +642,6 @@ def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:
         layers[depth[column[0]]].add(column)
         depth[column[0]] += 1
     return layers
-
-
-def _image_scores(result: TrialResult, final: SnapshotScore) -> dict[str, float]:
-    scoring = result.fingerprint.scoring
-    epsilon = EPSILON if scoring["planes"] == "2d" else 0
-    labels = scoring["classes"]
-    return {
-        image.name: float(np.mean([iou(image.classes[label], epsilon) for label in labels])) for image in final.images
-    }
 
 
 def _way(trial: Trial) -> tuple[str, str]:

@@ -1,0 +1,126 @@
+"""What the board keeps of result files, and that its memory never answers for other bytes or other code."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import made_results as made
+import pytest
+
+from embench.results import TrialResult, parse
+from embench.task import Scoring
+from leaderboard import kept, table
+
+MITO = made.task("made-mito")
+VOLUME = made.task("made-volume", scoring=Scoring("stack", classes=(1, 2)), classes=("background", "a", "b"))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return made.write(made.suite({"retina": 0.7, "transunet": 0.5}, [MITO, VOLUME], seeds=3), tmp_path / "results")
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that were really parsed, in order."""
+    seen: list[Path] = []
+
+    def counting(content: bytes, path: Path) -> TrialResult:
+        seen.append(path)
+        return parse(content, path)
+
+    monkeypatch.setattr(kept, "parse", counting)
+    return seen
+
+
+def memory_file(folder: Path) -> Path:
+    return kept.Memory([folder]).path
+
+
+def test_what_is_kept_agrees_with_the_result() -> None:
+    for on in (MITO, VOLUME):
+        result = made.result("retina", on, seed=3)
+        found = kept.keep(result)
+        assert found.result.model_dump(exclude={"snapshots", "loss_curve"}) == result.model_dump(
+            exclude={"snapshots", "loss_curve"}
+        )
+        assert (found.result.seed, found.result.score, found.result.loss_curve) == (3, result.score, ())
+        assert found.curve == tuple((each.iteration, each.score) for each in result.snapshots)
+        assert found.images == tuple(image.name for image in result.snapshots[-1].images)
+        assert sum(found.image_scores) / len(found.image_scores) == pytest.approx(result.score, abs=1e-12)
+    diverged = kept.keep(made.result(status="diverged"))
+    assert (diverged.result.final, diverged.images, diverged.image_scores) == (None, (), ())
+
+
+def test_a_second_reading_parses_nothing_and_gives_the_same(results: Path, parsed: list[Path]) -> None:
+    first = table.read([results])
+    assert len(parsed) == 12
+    assert table.read([results]) == first
+    assert len(parsed) == 12
+
+
+def test_one_more_file_is_the_only_one_parsed(results: Path, parsed: list[Path]) -> None:
+    table.read([results])
+    made.write([made.result("retina", MITO, seed=3)], results)
+    assert len(table.read([results])[0]) == 13
+    assert [path.name for path in parsed[12:]] == ["seed-3.json"]
+
+
+def test_another_content_of_the_same_size_and_age_is_read_anew(results: Path) -> None:
+    path = next(results.rglob("seed-0.json"))
+    table.read([results])
+    facts, text = path.stat(), path.read_text()
+    assert '"seed": 0' in text
+    path.write_text(text.replace('"seed": 0', '"seed": 9'))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    assert 9 in {trial.result.seed for trial in table.read([results])[0]}
+
+
+def test_a_forged_score_is_refused_although_the_true_file_is_remembered(results: Path) -> None:
+    path = next(results.rglob("seed-0.json"))
+    table.read([results])
+    before = path.read_text()
+    score = made.TrialResult.model_validate_json(before).snapshots[-1].score
+    path.write_text(before.replace(f'"score": {score!r}', '"score": 0.123456789'))
+    trials, refused = table.read([results])
+    assert (len(trials), len(refused)) == (11, 1)
+    assert "its counts give" in refused[0]
+    assert table.read([results])[1] == refused  # and is never remembered as good
+    path.write_text(before)
+    assert len(table.read([results])[0]) == 12
+
+
+def test_other_code_is_not_answered_from_the_memory(
+    results: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.read([results])
+    monkeypatch.setattr(kept, "_code", lambda: b"another program")
+    table.read([results])
+    assert len(parsed) == 24
+    with sqlite3.connect(memory_file(results)) as database:
+        assert database.execute("SELECT count(*) FROM kept").fetchone() == (12,)  # the old entries are gone
+
+
+def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
+    table.read([results])
+    next(results.rglob("seed-0.json")).unlink()
+    table.read([results])
+    with sqlite3.connect(memory_file(results)) as database:
+        assert database.execute("SELECT count(*) FROM kept").fetchone() == (11,)
+
+
+def test_a_broken_or_unwritable_memory_costs_time_and_nothing_else(
+    results: Path, parsed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table.read([results])
+    memory_file(results).write_bytes(b"not a database" * 100)
+    assert table.read([results]) == first
+    assert table.read([results]) == first
+    assert len(parsed) == 24
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "file"))
+    assert table.read([results]) == first
+    assert len(parsed) == 36
