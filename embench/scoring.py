@@ -66,7 +66,7 @@ def snapshot(
         score=score,
         class_iou=per_class,
         plain_score=results.score(scoring, plain_scores)[0] if plain_scores else None,
-        undefined=_undefined(task, images),
+        undefined=results.undefined(scoring, task.classes, images),
         images=tuple(images),
         diagnostics=diagnostics,
         seconds=seconds,
@@ -145,15 +145,3 @@ def _counts(
 
 def _triples(counts: dict[int, Counts]) -> dict[int, tuple[int, int, int]]:
     return {value: (each.tp, each.fp, each.fn) for value, each in counts.items()}
-
-
-def _undefined(task: Task, images: Sequence[ImageCounts]) -> tuple[str, ...]:
-    """Name the volumes and classes whose published score is 0/0; ours counts them as 1."""
-    if not task.scoring.is_volume:
-        return ()
-    return tuple(
-        f"{image.name}: {task.classes[value]}"
-        for image in images
-        for value, counts in image.classes.items()
-        if sum(counts) == 0
-    )

@@ -6,7 +6,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ from embench.results import (
 )
 from embench.sections import TrainingSections
 from embench.store import Prepared, Volume, prepared_path
-from embench.task import Scoring, Task
+from embench.task import Task
 from embench.training import Training, autocast, load_state, place, save_state
 from embench.weights import Weights, load_weights
 
@@ -315,17 +315,10 @@ def score_split(
         average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},
         largest_score=largest,
         threshold=chosen,
-        tuned_iou=_tuned_iou(rule, tuned_scores) if chosen else None,
+        tuned_iou=results.tuned_iou(rule, tuned_scores) if chosen else None,
     )
     snapshot = scoring.snapshot(task, iteration, images, diagnostics, time.perf_counter() - started)
     return snapshot, tuple(kept)
-
-
-def _tuned_iou(rule: Scoring, images: list[dict[int, tuple[int, int, int]]]) -> dict[int, float | None]:
-    """Return IoU per class at its chosen threshold, reduced as the score is; ``None`` where none was chosen."""
-    chosen = [value for value in rule.classes if value in images[0]]
-    found = results.score(replace(rule, classes=tuple(chosen)), images)[1] if chosen else {}
-    return {value: found.get(value) for value in rule.classes}
 
 
 def _predictions(

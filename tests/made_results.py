@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from embench.results import (
     fingerprint,
     save,
     score,
+    tuned_iou,
 )
 from embench.task import Scoring, Task
 
@@ -120,6 +122,14 @@ def write(results: list[TrialResult], folder: Path) -> Path:
     return folder
 
 
+def forged(result: TrialResult, path: Path, **changes: Any) -> Path:
+    """Write a changed result with the digest that its new content has, as somebody would who means to deceive."""
+    said = TrialResult.model_validate_json(result.model_copy(update=changes).model_dump_json())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**said.model_dump(mode="json"), "sha256": said.digest}))
+    return path
+
+
 def suite(models: dict[str, float], tasks: list[Task], seeds: int = 6, **changes: Any) -> list[TrialResult]:
     """Return every model on every task under every seed, each task a little harder than the one before."""
     return [
@@ -134,6 +144,7 @@ def _snapshot(
     on: Task, iteration: int, target: float, tuned: float | None, generator: np.random.Generator
 ) -> SnapshotScore:
     images = []
+    labels = on.scoring.classes
     count = 1 if on.scoring.is_volume else 4
     for z in range(count):
         classes = {}
@@ -142,9 +153,10 @@ def _snapshot(
             union = 10_000
             overlap = round(level * union)
             classes[label] = (overlap, (union - overlap) // 2, union - overlap - (union - overlap) // 2)
-        images.append(ImageCounts(name=f"stack1-z{16 + z}", classes=classes))
+        level = min(1.0, target + 0.02) if tuned is None else tuned
+        at_threshold = dict.fromkeys(labels, (round(level * 10_000), 10_000 - round(level * 10_000), 0))
+        images.append(ImageCounts(name=f"stack1-z{16 + z}", classes=classes, tuned=at_threshold))
     total, per_class = score(on.scoring, [image.classes for image in images])
-    labels = on.scoring.classes
     return SnapshotScore(
         iteration=iteration,
         score=total,
@@ -155,7 +167,7 @@ def _snapshot(
             average_precision={label: min(1.0, total + 0.1) for label in labels},
             largest_score=dict.fromkeys(labels, 0.98 if total > 0.01 else 0.49),
             threshold=dict.fromkeys(labels, 0.4),
-            tuned_iou={label: min(1.0, total + 0.02) if tuned is None else tuned for label in labels},
+            tuned_iou=tuned_iou(on.scoring, [image.tuned for image in images if image.tuned]),
         ),
         seconds=iteration * 0.3,
     )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from embench import store
 from embench.errors import BadInput
-from embench.results import TrialResult, save
+from embench.results import TrialResult, load, save
 from embench.task import Item, Scoring
 from leaderboard import cli, export, site, table
 from leaderboard.published import PUBLISHED
@@ -245,7 +245,7 @@ def test_unusable_files_are_refused_with_a_reason_and_the_rest_is_read(tmp_path:
     lie["snapshots"][-1]["score"] = 0.99
     bad = {
         "cut/seed-0.json": good.read_text()[:500],
-        "version/seed-0.json": json.dumps({**facts, "schema_version": 2}),
+        "version/seed-0.json": json.dumps({**facts, "schema_version": 1}),
         "name/seed-0.json": json.dumps({**facts, "task": "../../etc"}),
         "nan/seed-0.json": json.dumps(nan),
         "lie/seed-0.json": json.dumps(lie),
@@ -488,11 +488,8 @@ def test_without_the_scored_data_the_page_shows_predictions_and_says_how_to_prep
     assert len(list((tmp_path / "changed/sections").rglob("*.png"))) == 2
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["../secret.png", "/etc/passwd", "seed-0.sections/../../x-z0.png", "seed-0.sections/absent-z0.png", "notes.txt"],
-)
-def test_section_names_that_leave_the_folder_or_are_not_there_are_reported(
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "seed-0.sections/../../x-z0.png", "notes.txt"])
+def test_a_result_with_section_names_that_leave_its_folder_is_refused(
     with_sections: tuple[Path, Path], tmp_path: Path, name: str
 ) -> None:
     folder, data = with_sections
@@ -501,7 +498,16 @@ def test_section_names_that_leave_the_folder_or_are_not_there_are_reported(
     facts["sections"] = [name]
     path.write_text(json.dumps(facts))
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(path.parent.parent / "secret.png")
-    with pytest.raises(BadInput, match="section"):
+    with pytest.raises(BadInput, match=r"sections\.0"):
+        cli.build([folder], tmp_path / "site", data)
+    assert not (tmp_path / "site").exists()
+
+
+def test_sections_that_are_not_there_are_reported(with_sections: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, data = with_sections
+    (path,) = folder.rglob("seed-0.json")
+    save(load(path).model_copy(update={"sections": ("seed-0.sections/absent-z0.png",)}), path)
+    with pytest.raises(BadInput, match="absent-z0"):
         cli.build([folder], tmp_path / "site", data)
     assert not (tmp_path / "site/sections").exists()
     assert "retina" in (tmp_path / "site/index.html").read_text()
@@ -558,7 +564,8 @@ def test_duplicates_and_what_is_known_of_them_stand_beside_the_results(tmp_path:
 
 def test_submitted_predictions_without_scores_are_shown_with_the_command_that_scores_them(tmp_path: Path) -> None:
     (result,) = made.suite({"nnunet": 0.6}, [MITO], seeds=1)
-    final = result.snapshots[-1].model_copy(update={"diagnostics": None})
+    images = tuple(image.model_copy(update={"tuned": None}) for image in result.snapshots[-1].images)
+    final = result.snapshots[-1].model_copy(update={"diagnostics": None, "images": images})
     made.write([result.model_copy(update={"status": "submitted", "snapshots": (final,)})], tmp_path / "results")
     cli.build([tmp_path / "results"], tmp_path / "site")
     assert "embench score --task" in next((tmp_path / "site/model").glob("*.html")).read_text()
