@@ -23,7 +23,17 @@ from pathlib import Path
 import numpy as np
 
 from embench.recipe import RECIPES
-from embench.results import Diagnostics, ImageCounts, ModelCard, SnapshotScore, TrialResult, fingerprint, save, score
+from embench.results import (
+    Diagnostics,
+    ImageCounts,
+    ModelCard,
+    SnapshotScore,
+    TrialResult,
+    fingerprint,
+    load,
+    save,
+    score,
+)
 from embench.task import Task
 from embench.tasks import find_task
 
@@ -94,7 +104,8 @@ def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.G
     images = tuple(
         ImageCounts(
             name=f"test-{k:04d}",
-            classes={label: (overlap[label], 0, union - overlap[label]) for label in task.scoring.classes},
+            classes=(counts := {label: (overlap[label], 0, union - overlap[label]) for label in task.scoring.classes}),
+            tuned=counts,
         )
         for k, overlap in enumerate(overlaps)
     )
@@ -109,7 +120,7 @@ def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.G
             average_precision={label: min(1.0, per_class[label] + 0.1) for label in labels},
             largest_score=dict.fromkeys(labels, 0.98),
             threshold=dict.fromkeys(labels, 0.45),
-            tuned_iou={label: min(1.0, per_class[label] + 0.02) for label in labels},
+            tuned_iou=per_class,
         ),
         seconds=iteration * 0.3,
     )
@@ -134,7 +145,7 @@ def measure(folder: Path) -> None:
     site, data = folder / "site", folder / "data"
     for gone in (site, data):
         shutil.rmtree(gone, ignore_errors=True)
-    late = TrialResult.model_validate_json((folder / "late.json").read_bytes())
+    late = load(folder / "late.json")
     added = _path(folder, late)
     added.unlink(missing_ok=True)
     for what in ("whole", "unchanged", "one more"):

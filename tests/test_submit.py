@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from embench import submit
 from embench.cli import app
 from embench.errors import BadInput
-from embench.results import TrialResult, load, result_files, save
+from embench.results import load, result_files, save
 from embench.tasks import find_task
 
 TASK = find_task("vnc-mito")
@@ -46,8 +47,7 @@ def given(tmp_path: Path) -> Path:
 
 def change(path: Path, **changes: object) -> Path:
     """Replace fields of a stored result."""
-    save(TrialResult.model_validate({**load(path).model_dump(), **changes}), path)
-    return path
+    return made.forged(load(path), path, **changes)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -89,8 +89,12 @@ def _own_task(path: Path) -> Path:
 
 
 def _better_score(path: Path) -> Path:
-    text = path.read_text().replace('"score": 0.', '"score": 0.9')
-    path.write_text(text)
+    result = load(path)
+    return change(path, snapshots=[{**each.model_dump(), "score": 0.99} for each in result.snapshots])
+
+
+def _edited(path: Path) -> Path:
+    path.write_text(path.read_text().replace('"score": 0.', '"score": 0.9'))
     return path
 
 
@@ -105,7 +109,9 @@ def _without_section(path: Path) -> Path:
 
 
 def _escaping_section(path: Path) -> Path:
-    return change(path, sections=("../../seed-0.sections/x-z0.png",))
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "sections": ["../../seed-0.sections/x-z0.png"]}))
+    return path
 
 
 def _section_that_is_code(path: Path) -> Path:
@@ -118,7 +124,15 @@ FAULTY: dict[str, tuple[Callable[[Path], Path], str]] = {
     "a name that is not its seed's": (_renamed, "call it seed-0.json"),
     "a task of one's own": (_own_task, "task my-own-images"),
     "a score that its counts contradict": (_better_score, "its counts give"),
-    "other classes": (lambda path: change(path, class_names=("background", "nucleus")), "class names"),
+    "a score that was edited": (_edited, "changed since it was written"),
+    "other classes": (
+        lambda path: change(
+            path,
+            class_names=("background", "nucleus"),
+            fingerprint={**load(path).fingerprint.model_dump(), "classes": ("background", "nucleus")},
+        ),
+        "class names",
+    ),
     "another scoring rule": (_other_scoring, "scoring"),
     "real data called synthetic": (lambda path: change(path, synthetic=True), "synthetic: True"),
     "a budget that is not the published track's": (lambda path: change(path, iterations_asked=10), "iterations asked"),
@@ -127,7 +141,7 @@ FAULTY: dict[str, tuple[Callable[[Path], Path], str]] = {
         "not a name",
     ),
     "no section": (_without_section, "not a label map"),
-    "a section elsewhere": (_escaping_section, "expected seed-N.sections"),
+    "a section elsewhere": (_escaping_section, "sections.0"),
     "a section that is no picture": (_section_that_is_code, "not a label map"),
     "nothing": (lambda path: path.parent / "absent.json", "no such file"),
     "an empty folder": (lambda path: path.parent / "seed-0.sections", "no result files"),
@@ -147,11 +161,12 @@ def test_a_fault_is_named_in_one_line_and_nothing_is_written(fault: str, given: 
 def test_every_fault_of_every_file_is_named_at_once(given: Path, board: Path) -> None:
     other = given.parent.parent / "other" / "seed-1.json"
     save(made.result("transunet", TASK, 1), other)
-    change(other, class_names=("a", "b"), synthetic=True)
+    stamp = {**load(other).fingerprint.model_dump(), "classes": ("a", "b")}
+    change(other, class_names=("a", "b"), fingerprint=stamp, synthetic=True)
     _without_section(given)
     with pytest.raises(BadInput) as raised:
         submit.submit([given, other], board)
-    assert len(raised.value.lines) == 3
+    assert len(raised.value.lines) == 4
     assert not board.exists()
 
 
