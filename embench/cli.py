@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from embench.errors import BadInput, Diverged, TrialsFailed, TryAgain
+from embench.errors import BadInput, Diverged, Interrupted, TrialsFailed, TryAgain
 
 app = typer.Typer(
     help="Does this segmentation model really beat the others on electron-microscopy data?",
@@ -52,6 +52,10 @@ def run(
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
     save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 60.0,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="On a GPU too: the same bytes every time, slower. (On a CPU always.)"),
+    ] = False,
 ) -> None:
     """Train and score models over tasks and seeds; what is already done is skipped, what was cut short resumes."""
     from embench import commands, executors
@@ -76,6 +80,7 @@ def run(
         results=results,
         data=data,
         save_every=save_every,
+        deterministic=deterministic,
     )
 
 
@@ -170,6 +175,10 @@ def pretrain(
     compile: Annotated[bool, typer.Option("--compile", help="Let torch compile the network first.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes that read and augment images.")] = None,
     save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 300.0,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="On a GPU too: the same bytes every time, slower. (On a CPU always.)"),
+    ] = False,
     keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints and example pictures that stay.")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")] = None,
@@ -196,6 +205,7 @@ def pretrain(
         compile=compile,
         workers=workers,
         save_every_seconds=save_every,
+        deterministic=deterministic,
         keep_every=keep_every,
         device=device,
         threads=threads,
@@ -401,12 +411,15 @@ def list_recipes() -> None:
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 diverged or a fault in code, 2 bad input (one line per fault), 75 try again."""
+    """Run the command line: 0 done, 1 diverged or a fault in code, 2 bad input (a line each), 75 again, 130 Ctrl-C."""
     import logging
+
+    from embench import interrupt
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        app(standalone_mode=True)
+        with interrupt.raised():
+            app(standalone_mode=True)
     except BadInput as error:
         for line in error.lines:
             print(f"embench: {line}", file=sys.stderr)
@@ -414,6 +427,9 @@ def main() -> None:
     except TryAgain as error:
         print(f"embench: {error}", file=sys.stderr)
         raise SystemExit(75) from None
+    except Interrupted as error:
+        print(f"embench: {error}", file=sys.stderr)
+        raise SystemExit(interrupt.exit_status(error.number)) from None
     except TrialsFailed as error:
         print(f"embench: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from embench import store, tasks
-from embench.errors import BadInput, TrialsFailed, TryAgain
+from embench.errors import BadInput, Interrupted, TrialsFailed, TryAgain
 from embench.recipe import RECIPES, WholeImage
 from embench.registry import find_model, model_names
 
@@ -50,11 +50,12 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> N
     TrialsFailed, BadInput, TryAgain
         For the trials without a result, the first of these that applies.
     """
-    from embench import results
+    from embench import claim, results
 
-    waiting = [trial for trial in planned if not trial.path.exists()]
-    if skipped := len(planned) - len(waiting):
-        log.info("%d of %d trials are already done in %s", skipped, len(planned), folder)
+    if done := sum(trial.path.exists() for trial in planned):
+        log.info("%d of %d trials are already done in %s", done, len(planned), folder)
+    # a trial killed between its result and the removal of its state is run again, which removes that
+    waiting = [trial for trial in planned if not trial.path.exists() or trial.state_path.exists()]
     outcomes = list(zip(waiting, executor.run(waiting), strict=True))
     scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for trial in planned:
@@ -69,11 +70,10 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> N
         lines = _faults(outcomes, kind)
         if lines:
             raise exception("\n".join(lines))
-    held = [trial.label for trial, outcome in outcomes if outcome is None]
+    held = {trial.label: claim.holder(trial.claim_path) for trial, outcome in outcomes if outcome is None}
     if held:
-        raise TryAgain(
-            f"{len(held)} trials are being run by another process: {', '.join(held)}; run again when it has ended"
-        )
+        told = ", ".join(f"{label} by {holder or 'one that has just ended'}" for label, holder in held.items())
+        raise TryAgain(f"{len(held)} trials are held by other processes: {told}; run the same command again later")
 
 
 def _faults(outcomes: Sequence[tuple[TrialSpec, Outcome]], kind: str) -> list[str]:
@@ -237,7 +237,7 @@ def serve(site: Path, port: int) -> None:
         print(f"http://127.0.0.1:{server.server_port}/    stop with Ctrl-C", flush=True)
         try:
             server.serve_forever()
-        except KeyboardInterrupt:
+        except Interrupted:
             print()
 
 

@@ -1,7 +1,8 @@
-"""The two ways a command may fail that are not bugs of ours."""
+"""The ways a command may end early that are not bugs of ours."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 
 
@@ -22,6 +23,19 @@ class BadInput(Exception):
 
 class TryAgain(Exception):
     """The same command may succeed later (a full disk, a killed worker); exits with 75."""
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop, and what was under way is saved; no ``except Exception`` may swallow it.
+
+    Parameters
+    ----------
+    number : signal.Signals
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}; run the same command again to go on")
+        self.number = number
 
 
 class Diverged(Exception):

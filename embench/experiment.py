@@ -43,6 +43,7 @@ class Request:
     results: Path = Path("results")
     data: Path | None = None
     save_every: float = 60.0
+    deterministic: bool = False
 
 
 def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
@@ -98,6 +99,7 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
                         device=device or here,
                         threads=request.threads,
                         save_every=request.save_every,
+                        deterministic=request.deterministic,
                     )
                 )
     return sorted(found, key=lambda trial: trial.seed)

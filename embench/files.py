@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from embench.errors import BadInput
+from embench.errors import BadInput, TryAgain
+
+_FOR_THE_USER = {
+    errno.EACCES: "give yourself the permission, or choose another place",
+    errno.EPERM: "give yourself the permission, or choose another place",
+    errno.EROFS: "choose another place, or have it mounted for writing",
+    errno.ENOTDIR: "choose another place",
+    errno.EISDIR: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "choose another place",
+}
+"""Faults that stay until somebody mends them; any other (disk full, quota, input/output, stale handle) may pass."""
+
+_swept: set[Path] = set()
+"""Folders in which this process has looked for what dead ones left."""
+os.register_at_fork(after_in_child=_swept.clear)
+
+
+def explained(error: OSError, path: Path) -> BadInput | TryAgain:
+    """Return what to raise when ``path`` cannot be written: by whether the same command can succeed later."""
+    what = f"{path}: cannot be written ({error.strerror or error})"
+    if error.errno in _FOR_THE_USER:
+        return BadInput(f"{what}; {_FOR_THE_USER[error.errno]}")
+    advice = "make room and " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return TryAgain(f"{what}; {advice}run the same command again")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is fsynced and renamed over ``path``.
+
+    The temporary file is locked while its writer lives, so that the next process to write into the folder can tell
+    and remove what dead ones left (on any machine, see :mod:`embench.claim` for what is assumed).
 
     Parameters
     ----------
@@ -25,25 +55,63 @@ def replacing(path: Path) -> Iterator[Path]:
     ------
     Path
         Where to write. On an exception it is removed and ``path`` stays as it was.
+
+    Raises
+    ------
+    TryAgain, BadInput
+        When ``path`` cannot be written: a fault that may pass, or one that the user must mend (:func:`explained`).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        _fsync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _fsync(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        descriptor, temporary = _temporary(path)
+    except OSError as error:
+        raise explained(error, path) from None
+    try:
+        with _explaining(path, temporary):
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            move(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # if it stays, the next process sweeps it
+            temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``path`` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def move(temporary: Path, path: Path) -> None:
+    """Rename a written file over ``path`` so that after a power cut there is the old one or the whole new one."""
+    _fsync(temporary)
+    os.replace(temporary, path)
+    _fsync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there; raises as :func:`replacing` does."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise explained(error, path) from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of dead processes from ``folder``, once in the life of this process."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for left in folder.glob(".*.part"):
+        with suppress(OSError):  # another sweeper had it, or it is not ours to remove
+            descriptor = os.open(left, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def sha256(path: Path) -> str:
@@ -60,6 +128,31 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise BadInput(f"{folder}: cannot write here ({error.strerror}); choose another folder") from None
+
+
+def _temporary(path: Path) -> tuple[int, Path]:
+    """Make and lock a temporary file beside ``path``."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with suppress(OSError):  # without locks there is no sweeping either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)  # a sweeper took it between those two lines
+
+
+@contextmanager
+def _explaining(path: Path, temporary: Path) -> Iterator[None]:
+    """Turn the faults of writing ``temporary`` into ours; a fault of another file, which it may be made from, stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and (told := re.search(r"errno = (\d+)", str(error))):  # HDF5 says it in words
+            error = OSError(int(told[1]), os.strerror(int(told[1])))
+        about = Path(os.fsdecode(error.filename)) if error.filename else temporary
+        if error.errno is None or about not in (temporary, path.parent):
+            raise
+        raise explained(error, path) from None
 
 
 def _fsync(path: Path) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embench import results
 from embench.errors import BadInput, TryAgain
-from embench.files import write_atomic
+from embench.files import remove, write_atomic
 from embench.plan import TrialSpec
 from embench.results import Count, Finite, TrialResult
 
@@ -115,8 +115,8 @@ def attempt(trial: TrialSpec, report: Callable[[str, int, float], None] = lambda
     except Exception as error:
         return _failed(trial, error)
     if result is not None:
-        failure_path(trial).unlink(missing_ok=True)
-        progress_path(trial).unlink(missing_ok=True)
+        remove(failure_path(trial))
+        remove(progress_path(trial))
     return result
 
 
@@ -167,9 +167,9 @@ def _failed(trial: TrialSpec, error: Exception) -> Failure:
 def _write(path: Path, note: _Note) -> None:
     try:
         write_atomic(path, note.model_dump_json(indent=1) + "\n")
-    except OSError as error:
+    except (BadInput, TryAgain) as error:
         # A note that cannot be written (a full disk) is no reason to stop a trial: its own files will tell.
-        log.warning("%s: cannot be written (%s)", path, error.strerror)
+        log.warning("%s", error)
 
 
 def _read(path: Path, kind: type[Note]) -> Note | None:

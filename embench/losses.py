@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -49,4 +50,7 @@ def _cross_entropy(logits_BCYX: Tensor, target_BYX: Tensor, class_weights: Seque
     if logits_BCYX.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(logits_BCYX[:, 0], target_BYX.to(logits_BCYX.dtype))
     weights = None if class_weights is None else logits_BCYX.new_tensor(class_weights)
+    if logits_BCYX.is_cuda and torch.are_deterministic_algorithms_enabled():
+        # the same mean over a plain list of pixels: CUDA has no deterministic one over images
+        logits_BCYX, target_BYX = logits_BCYX.movedim(1, -1).flatten(0, -2), target_BYX.flatten()
     return functional.cross_entropy(logits_BCYX, target_BYX, weight=weights)

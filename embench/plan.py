@@ -6,7 +6,6 @@ given twice is one plan. ``embench status`` and ``embench retry`` start from the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from embench.files import write_atomic
 from embench.names import is_name
 from embench.recipe import Recipe
 from embench.results import TrialKey, digest_of
+from embench.streams import entropy
 
 PLANS = ".plans"
 MAX_BYTES = 256 * 2**20
@@ -49,6 +49,8 @@ class TrialSpec:
     threads : int
     save_every : float
         Seconds between training states on disk.
+    deterministic : bool
+        On a GPU too (:mod:`embench.determinism`).
     """
 
     model: str
@@ -66,6 +68,7 @@ class TrialSpec:
     device: str
     threads: int
     save_every: float = 60.0
+    deterministic: bool = False
 
     @property
     def label(self) -> str:
@@ -85,10 +88,14 @@ class TrialSpec:
         return self.results_folder / ".running" / "--".join(parts)
 
     @property
+    def claim_path(self) -> Path:
+        """What says which process runs the trial (:func:`embench.claim.holder`)."""
+        return self.state_path.with_suffix(".claim")
+
+    @property
     def entropy(self) -> list[int]:
         """Random streams of the trial: unique per model and recipe, task and seed, equal on every machine."""
-        name = f"{self.key.model}/{self.recipe.name}/{self.task}"
-        return [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]), self.seed]
+        return entropy(f"{self.key.model}/{self.recipe.name}/{self.task}", self.seed)
 
     def elsewhere(self) -> TrialSpec:
         """Return the trial with absolute paths, for a process that starts in another folder or on another machine."""

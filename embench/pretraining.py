@@ -6,6 +6,8 @@ import contextlib
 import json
 import math
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,12 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from embench import provenance
+from embench import claim, determinism, interrupt, provenance
 from embench.batched import Batched
-from embench.errors import BadInput, Diverged
-from embench.files import check_writable, replacing, write_atomic
+from embench.errors import BadInput, Diverged, Interrupted, TryAgain
+from embench.files import check_writable, remove, replacing, write_atomic
 from embench.registry import find_pretraining
 from embench.store import Prepared
+from embench.streams import entropy
 from embench.task import Scale
 from embench.training import load_state, normalised, place, polynomial, save_state
 from embench.unlabelled import Tiles, open_unlabelled
@@ -173,9 +176,13 @@ class Pretraining:
 # The images
 
 
-def rng(seed: int, purpose: int, *place: int) -> np.random.Generator:
-    """Return the generator of one purpose at one place (epoch, position) of the run with ``seed``."""
-    return np.random.default_rng((purpose, *place, seed))
+Stream = list[int]
+"""The beginning of every random stream of a run (:func:`embench.streams.entropy`): by method, data and seed."""
+
+
+def rng(stream: Stream, purpose: int, *place: int) -> np.random.Generator:
+    """Return the generator of one purpose at one place (epoch, position) of a run."""
+    return np.random.default_rng([*stream, purpose, *place])
 
 
 Key = tuple[int, int, int]
@@ -189,14 +196,14 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
     device, by :meth:`views`.
     """
 
-    def __init__(self, tiles: Tiles, method: Pretraining, settings: Settings) -> None:
-        self.tiles, self.crop, self.seed = tiles, settings.crop, settings.seed
+    def __init__(self, tiles: Tiles, method: Pretraining, settings: Settings, stream: Stream) -> None:
+        self.tiles, self.crop, self.stream = tiles, settings.crop, stream
         self.augment = method.augmentation(settings.crop)
         self.batched = method.batched(settings.crop) if settings.views == "device" else None
 
     def __getitem__(self, keys: list[Key]) -> tuple[Tensor, ...]:
         tiles = self.tiles.read([tile for _, _, tile in keys])
-        return self.draw(tiles, [rng(self.seed, _VIEWS, epoch, position) for epoch, position, _ in keys])
+        return self.draw(tiles, [rng(self.stream, _VIEWS, epoch, position) for epoch, position, _ in keys])
 
     def draw(self, tiles: list[NDArray[np.uint8]], generators: list[np.random.Generator]) -> tuple[Tensor, ...]:
         """Return the views of the tiles, each (B, crop, crop), or tiles, draws and seeds to make them from."""
@@ -212,14 +219,14 @@ class _Samples(Dataset[tuple[Tensor, ...]]):
         return tuple(view.to(device, non_blocking=True) for view in drawn)
 
 
-def _batches(images: int, settings: Settings, start: int, world: World) -> Iterator[list[Key]]:
+def _batches(images: int, settings: Settings, stream: Stream, start: int, world: World) -> Iterator[list[Key]]:
     """Yield this rank's part of every batch from iteration ``start`` on; images short of a batch are left out."""
     steps = images // settings.batch_size
     order, shuffled = np.empty(0, np.int64), -1
     for iteration in range(start, settings.epochs * steps):
         epoch, step = divmod(iteration, steps)
         if epoch != shuffled:
-            order, shuffled = rng(settings.seed, _ORDER, epoch).permutation(images), epoch
+            order, shuffled = rng(stream, _ORDER, epoch).permutation(images), epoch
         first = step * settings.batch_size
         yield [(epoch, p, int(order[p])) for p in range(first + world.rank, first + settings.batch_size, world.size)]
 
@@ -262,6 +269,14 @@ class World:
         if self.size > 1:
             distributed.all_reduce(values)
         return values / self.size
+
+    def agreed(self, yes: bool) -> bool:
+        """Whether any of the processes says yes, the same in each."""
+        if self.size == 1:
+            return yes
+        said = torch.tensor(int(yes), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+        distributed.all_reduce(said, distributed.ReduceOp.MAX)
+        return bool(said)
 
     def wait(self) -> None:
         """Return when every process is here."""
@@ -368,6 +383,7 @@ def pretrain(
     workers: int = 0,
     save_every_seconds: float = 300,
     keep_every: int = 20,
+    deterministic: bool = False,
     force: bool = False,
     world: World = ALONE,
     report: Report = lambda progress: None,
@@ -396,6 +412,8 @@ def pretrain(
         Between two state files.
     keep_every : int
         Epochs.
+    deterministic : bool
+        On a GPU too (:mod:`embench.determinism`).
     force : bool
         Start anew whatever is there.
     world : World
@@ -414,6 +432,10 @@ def pretrain(
         Impossible settings, too few images for one batch, or ``out`` made with other settings.
     Diverged
         At the first non-finite loss; the last good state file stays.
+    Interrupted
+        The process was asked to stop; the state is saved.
+    TryAgain
+        Another process is making ``out``, or a data worker was killed.
     """
     _check(method, settings, world)
     if keep_every < 1:
@@ -428,7 +450,7 @@ def pretrain(
     if world.rank == 0:
         check_writable(out.parent)
         if force:
-            state_path.unlink(missing_ok=True)
+            remove(state_path)
     world.wait()
 
     steps: int = facts["iterations"]
@@ -437,8 +459,10 @@ def pretrain(
     check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
-    with _torch(threads, where):
-        _seed(settings.seed, _START)
+    stream = entropy(f"pretraining/{method.name}/{data.spec.name}", settings.seed)
+    claimed = claim.claimed(out.with_suffix(".claim")) if world.rank == 0 else nullcontext()
+    with claimed, interrupt.deferred() as stop, _torch(threads, where), determinism.deterministic(where, deterministic):
+        _seed(stream, _START)
         module = place(method.module(settings, len(tiles)), where)
         optimiser = torch.optim.SGD(
             [parameter for parameter in module.parameters() if parameter.requires_grad],
@@ -455,17 +479,24 @@ def pretrain(
         world.agree(facts | vars(done))
         joined = world.joined(module)
         whole: Any = torch.compile(joined) if settings.compile else joined
-        samples = _Samples(tiles, method, settings)
-        batches: Any = _batches(len(tiles), settings, done.iteration, world)
+        samples = _Samples(tiles, method, settings, stream)
+        batches: Any = _batches(len(tiles), settings, stream, done.iteration, world)
         pinned = where.type == "cuda"
-        loader = DataLoader(samples, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pinned)
+        loader = DataLoader(
+            samples,
+            batch_size=None,
+            sampler=batches,
+            num_workers=workers,
+            worker_init_fn=interrupt.left_to_parent,
+            pin_memory=pinned,
+        )
         pending: list[Tensor] = []
         clock = saved = time.monotonic()
         waited = _Stopwatch()
 
         module.train()
         for drawn in waited.between(loader):
-            _seed(settings.seed, _STEP, done.iteration, world.rank)
+            _seed(stream, _STEP, done.iteration, world.rank)
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * method.rate(done.iteration, steps)
             pending.append(torch.zeros((), device=where))
@@ -485,7 +516,7 @@ def pretrain(
             done.iteration += 1
 
             epoch, step = divmod(done.iteration, steps_per_epoch)
-            if step % check_every:
+            if step % check_every and not (stop.asked and world.size == 1):
                 continue
             _settle(world.mean(torch.stack(pending)), done)
             pending.clear()
@@ -501,13 +532,18 @@ def pretrain(
                     _show(folder, method, state.best, samples, card, where)
                     if epoch < settings.epochs:
                         save_weights(folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card)
-            if world.rank == 0 and now - saved >= save_every_seconds and done.iteration < steps:
+            asked = world.agreed(stop.asked is not None) and done.iteration < steps
+            if world.rank == 0 and done.iteration < steps and (asked or now - saved >= save_every_seconds):
                 state.save(state_path, facts)
                 saved = now
+            if asked:
+                world.wait()
+                raise Interrupted(stop.asked or signal.SIGTERM)  # any of the processes may be the one that was asked
 
         if world.rank == 0:
             save_weights(out, method.weights(state.best), card)
-            state_path.unlink(missing_ok=True)
+            remove(state_path)
+            remove(out.with_suffix(".claim"))
         world.wait()
     return out
 
@@ -534,6 +570,11 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if re.match(r"DataLoader worker \(pid", str(error)):
+            raise TryAgain(
+                f"a data worker was killed (out of memory?): {str(error).splitlines()[0]} Run the same command again "
+                "to go on, with fewer --workers if memory was short"
+            ) from None
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
         raise BadInput(
@@ -544,9 +585,9 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _seed(seed: int, purpose: int, *place: int) -> None:
+def _seed(stream: Stream, purpose: int, *place: int) -> None:
     """Seed torch's generators, so that no generator's state need be kept."""
-    torch.manual_seed(int(rng(seed, purpose, *place).integers(2**63)))
+    torch.manual_seed(int(rng(stream, purpose, *place).integers(2**63)))
 
 
 def _settle(losses: Tensor, done: _Done) -> None:
@@ -657,8 +698,8 @@ def _show(
     """Write the example grid of this epoch and the loss curve so far."""
     from PIL import Image
 
-    chosen = rng(card.seed, _EXAMPLES).permutation(len(samples.tiles))[:8]
-    generators = [rng(card.seed, _EXAMPLES, n) for n in range(1, len(chosen) + 1)]
+    chosen = rng(samples.stream, _EXAMPLES).permutation(len(samples.tiles))[:8]
+    generators = [rng(samples.stream, _EXAMPLES, n) for n in range(1, len(chosen) + 1)]
     drawn = samples.draw(samples.tiles.read(chosen.tolist()), generators)
     batch = tuple(normalised(view, card.norms, device) for view in samples.views(drawn, device))
     training = module.training
@@ -722,6 +763,7 @@ def run(
     workers: int | None = None,
     save_every_seconds: float = 300,
     keep_every: int = 20,
+    deterministic: bool = False,
     data_folder: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -789,6 +831,7 @@ def run(
                 workers=workers,
                 save_every_seconds=save_every_seconds,
                 keep_every=keep_every,
+                deterministic=deterministic,
                 force=force,
                 world=world,
                 report=report,

@@ -35,6 +35,8 @@ def commit() -> str:
 
 def environment(device: str, threads: int) -> dict[str, Any]:
     """Return versions, device and thread count, for a result or a checkpoint card (no host or user names)."""
+    from embench.determinism import in_use
+
     return {
         "embench": embench.__version__,
         "commit": commit(),
@@ -44,7 +46,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "device_name": _device_name(device),
         "threads": threads,
-        "deterministic": not device.startswith("cuda"),
+        **in_use(device),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
 

@@ -76,7 +76,8 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
     notes: list[str] = []
     grey_levels = np.zeros(256, np.int64)
     places: list[tuple[Split, str, str, int]] = []
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    # not locked by HDF5: the temporary file is locked already
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
         for item in _until_fault(items, faults):
             fault = _shape_fault(item)
             if fault:

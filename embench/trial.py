@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embench import leakage, provenance, results, scoring
+from embench import claim, interrupt, leakage, provenance, results, scoring
+from embench.determinism import deterministic
 from embench.errors import BadInput, Diverged
+from embench.files import remove
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
@@ -53,38 +55,54 @@ def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None
     -------
     TrialResult or None
         As written to ``spec.path``; ``diverged`` when the loss became non-finite. ``None`` when another process
-        is running this very trial (it holds the lock beside the training state, and loses it when it dies).
+        is running this very trial: see :func:`embench.claim.holder` of ``spec.claim_path``.
+
+    Raises
+    ------
+    Interrupted
+        The process was asked to stop; the trial goes on from where it was.
+    TryAgain, BadInput
+        A file could not be written; what was there before still is.
     """
-    from filelock import FileLock, Timeout
-
-    spec.state_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(spec.state_path.with_suffix(".lock"))
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        with claim.claimed(spec.claim_path), interrupt.deferred() as stop:
+            if not is_done(spec):
+                _run(spec, report, stop)
+            remove(spec.state_path)
+            remove(spec.claim_path)  # whoever locks it from now on finds the result
+    except claim.Held:
         return None
-    with lock:
-        return results.load(spec.path) if spec.path.exists() else _run(spec, report)
+    return results.load(spec.path)
 
 
-def _run(spec: TrialSpec, report: Report) -> TrialResult:
+def is_done(spec: TrialSpec) -> bool:
+    """Whether the result is there, also when another machine has just written it."""
+    try:
+        # Looked up in the folder: a file known to be absent may stay so for a while in an NFS client's memory.
+        return spec.path.name in os.listdir(spec.path.parent)
+    except FileNotFoundError:
+        return False
+
+
+def _run(spec: TrialSpec, report: Report, stop: interrupt.Interrupt) -> None:
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
-    if device.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-    with Prepared(prepared_path(spec.task, spec.data)) as prepared:
+    with deterministic(device, spec.deterministic), Prepared(prepared_path(spec.task, spec.data)) as prepared:
         if prepared.hash != spec.key.fingerprint.data_hash:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
         attempt = _torch_attempt if isinstance(adapter, TorchModel) else _plain_attempt
-        result = attempt(spec, adapter, prepared, device, report)
+        result = attempt(spec, adapter, prepared, device, report, stop)
     results.save(result, spec.path)
-    spec.state_path.unlink(missing_ok=True)
-    return result
 
 
 def _torch_attempt(
-    spec: TrialSpec, adapter: SegmentationModel, prepared: Prepared, device: torch.device, report: Report
+    spec: TrialSpec,
+    adapter: SegmentationModel,
+    prepared: Prepared,
+    device: torch.device,
+    report: Report,
+    stop: interrupt.Interrupt,
 ) -> TrialResult:
     assert isinstance(adapter, TorchModel)
     task = prepared.task
@@ -108,6 +126,7 @@ def _torch_attempt(
     )
 
     def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        stop.check()
         with autocast(spec.recipe, device):
             scores_CYX = predict_section(
                 network,
@@ -135,24 +154,27 @@ def _torch_attempt(
     message = ""
     sections_kept: tuple[str, ...] = ()
     try:
-        for stop in spec.snapshots[len(scores) :]:
-            saved = time.monotonic()
-            while training.iteration < stop:
+        saved = time.monotonic()
+        for end in spec.snapshots[len(scores) :]:
+            while training.iteration < end:
                 started = time.perf_counter()
                 loss = training.step()
                 seconds["training"] += time.perf_counter() - started
                 report("training", training.iteration, loss)
-                if time.monotonic() - saved > spec.save_every:
+                if stop.asked or time.monotonic() - saved > spec.save_every:
                     save()
                     saved = time.monotonic()
+                    stop.check()
+            save()  # scoring may take long
             report("scoring", training.iteration, float("nan"))
-            is_final = stop == spec.iterations
+            is_final = end == spec.iterations
             started = time.perf_counter()
-            snapshot, sections_kept = score_split(prepared, predict, stop, sections if is_final else None, spec.path)
+            snapshot, sections_kept = score_split(prepared, predict, end, sections if is_final else None, spec.path)
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
             if not is_final:
                 save()
+                saved = time.monotonic()
         status: Literal["done", "diverged"] = "done"
     except Diverged as error:
         status, message = "diverged", str(error)
@@ -189,7 +211,12 @@ def _torch_attempt(
 
 
 def _plain_attempt(
-    spec: TrialSpec, adapter: SegmentationModel, prepared: Prepared, device: torch.device, report: Report
+    spec: TrialSpec,
+    adapter: SegmentationModel,
+    prepared: Prepared,
+    device: torch.device,
+    report: Report,
+    stop: interrupt.Interrupt,
 ) -> TrialResult:
     """A model that is no torch network: fit once, predict once."""
     del device
@@ -199,7 +226,11 @@ def _plain_attempt(
     adapter.fit(sections, task, spec.iterations, np.random.default_rng(spec.entropy))
     trained = time.perf_counter()
     report("scoring", spec.iterations, float("nan"))
-    predict = partial(_checked, adapter, task)
+
+    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        stop.check()
+        return _checked(adapter, task, image_YX)
+
     snapshot, kept = score_split(prepared, predict, spec.iterations, sections, spec.path)
     card = ModelCard(
         name=spec.key.model,

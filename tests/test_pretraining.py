@@ -126,7 +126,7 @@ def test_tiles_give_the_stored_pixels(data: Prepared) -> None:
 
 
 def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
-    batches = list(pretraining._batches(40, short("toy"), 0, World()))
+    batches = list(pretraining._batches(40, short("toy"), [1, 0], 0, World()))
     first, second = batches[:5], batches[5:]
     orders = [[tile for batch in epoch for _, _, tile in batch] for epoch in (first, second)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
@@ -135,8 +135,8 @@ def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
 
 def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
     settings = short("toy")
-    whole = list(pretraining._batches(45, settings, 0, World()))
-    parts = [list(pretraining._batches(45, settings, 3, World(rank, 2))) for rank in range(2)]
+    whole = list(pretraining._batches(45, settings, [1, 0], 0, World()))
+    parts = [list(pretraining._batches(45, settings, [1, 0], 3, World(rank, 2))) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == whole[3:]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from toy import TOY, card, comparable, discs, planned, request
 
-from embench import results, store, trial
+from embench import claim, results, store, trial
 from embench.commands import run as run_command
 from embench.errors import BadInput
 from embench.executors import Local
@@ -132,11 +132,8 @@ def test_a_done_trial_is_skipped_and_another_budget_does_not_mix(
 
 
 def test_a_trial_that_another_process_holds_is_left_to_it(data: Path, tmp_path: Path) -> None:
-    from filelock import FileLock
-
     spec = planned(data, tmp_path, iterations=1, snapshots=1)
-    spec.state_path.parent.mkdir(parents=True)
-    with FileLock(spec.state_path.with_suffix(".lock")):
+    with claim.claimed(spec.claim_path):
         assert trial.run(spec) is None
     assert trial.run(spec) is not None
 

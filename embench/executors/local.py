@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,8 +14,8 @@ from dataclasses import dataclass, replace
 from queue import Empty
 from typing import Any
 
-from embench import provenance
-from embench.errors import TryAgain
+from embench import interrupt, provenance
+from embench.errors import Interrupted, TryAgain
 from embench.executors.display import Display, display
 from embench.ledger import Outcome, attempt
 from embench.plan import TrialSpec
@@ -47,6 +49,8 @@ class Local:
         ------
         TryAgain
             When a worker was killed; what is finished is on disk, and the same command goes on from there.
+        Interrupted
+            When this process was asked to stop, after every running trial is saved.
         """
         if not trials:
             return []
@@ -57,11 +61,13 @@ class Local:
         jobs = min(jobs, len(trials))
         with display(trials) as shown:
             if jobs <= 1:
-                return [_inline(replace(trial, device=devices[0]), shown) for trial in trials]
+                with interrupt.deferred() as stop:
+                    return [_inline(replace(trial, device=devices[0]), shown, stop) for trial in trials]
             return _pool(trials, jobs, devices, shown)
 
 
-def _inline(trial: TrialSpec, shown: Display) -> Outcome:
+def _inline(trial: TrialSpec, shown: Display, stop: interrupt.Interrupt) -> Outcome:
+    stop.check()
     outcome = attempt(trial, lambda *news: shown.update(trial, *news))
     shown.finished(trial, outcome)
     return outcome
@@ -75,20 +81,27 @@ def _pool(trials: Sequence[TrialSpec], jobs: int, devices: Sequence[str], shown:
         slots.put(devices[number % len(devices)])
     outcomes: dict[int, Outcome] = {}
     with (
+        interrupt.deferred(grace=interrupt.GRACE + 3) as stop,  # the workers first
         _one_thread_each(trials[0].threads),
         ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(events, slots)) as pool,
     ):
-        futures: dict[Future[Outcome], int] = {
-            pool.submit(_work, number, trial): number for number, trial in enumerate(trials)
-        }
+        with interrupt.ignored():  # which the workers inherit: Ctrl-C reaches them as well, but this process decides
+            futures: dict[Future[Outcome], int] = {
+                pool.submit(_work, number, trial): number for number, trial in enumerate(trials)
+            }
         try:
             while len(outcomes) < len(trials):
+                if stop.asked:
+                    for worker in multiprocessing.active_children():
+                        worker.terminate()
+                    stop.check()
                 _drain(events, trials, shown)
                 for future in [future for future in futures if future.done()]:
                     number = futures.pop(future)
                     outcomes[number] = future.result()
                     shown.finished(trials[number], outcomes[number])
         except BrokenProcessPool:
+            stop.check()
             raise TryAgain(
                 f"a worker process was killed (out of memory?) with {len(outcomes)} of {len(trials)} trials done; "
                 "run the same command again to go on, with a smaller --jobs if memory was short"
@@ -116,13 +129,27 @@ _device: str = "cpu"
 def _start_worker(events: Any, slots: Any) -> None:
     global _events, _device
     _events, _device = events, slots.get()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # the trial is saved; nobody is there to be told
 
 
 def _work(number: int, trial: TrialSpec) -> Outcome:
     def report(stage: str, iteration: int, loss: float) -> None:
         _events.put((number, stage, iteration, loss))
 
-    return attempt(replace(trial, device=_device), report)
+    try:
+        with interrupt.deferred() as stop:
+            outcome = attempt(replace(trial, device=_device), report)
+            stop.check()
+            return outcome
+    except Interrupted as error:
+        os._exit(interrupt.exit_status(error.number))  # not back to the pool, which would have it wait for more
 
 
 def _devices(name: str) -> list[str]:
