@@ -329,17 +329,25 @@ def leaderboard_serve(
 def leaderboard_export(
     results: ResultFolders = [Path("results")],  # noqa: B006
     track: Annotated[str, typer.Option("--board", help="published, open or synthetic.")] = "published",
-    style: Annotated[str, typer.Option(help="markdown or latex.")] = "markdown",
-    figure: Annotated[Path | None, typer.Option(help="Write box plots to this .pdf, .svg or .png instead.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="table-1 (default), figure-3a, figure-3b (default with --figure) or figure-s1."
+        ),
+    ] = None,
+    style: Annotated[str, typer.Option(help="markdown, latex, csv or json.")] = "markdown",
+    runs: Annotated[
+        int | None, typer.Option(help="Take the first so many seeds (the paper: 3; default: all).")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw it into this .pdf, .svg or .png instead.")] = None,
 ) -> None:
-    """Print a board as a table for a paper, or draw it as box plots."""
-    from leaderboard.export import export
-    from leaderboard.export import figure as draw
+    """Print a board in a layout of the paper, or draw it."""
+    from leaderboard import export
 
     if figure:
-        print(f"figure: {draw(results, figure, track)}")
+        print(f"figure: {export.figure(results, figure, track, layout or 'figure-3b', runs)}")  # type: ignore[arg-type]
         return
-    print(export(results, track, style))  # type: ignore[arg-type]  # checked there
+    print(export.export(results, track, style, layout or "table-1", runs), end="")  # type: ignore[arg-type]
 
 
 @published.command("inspect")

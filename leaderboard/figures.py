@@ -86,14 +86,21 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
 
 
 def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
-    """Draw score against iteration: mean over seeds as a line, their range as a band, names at the line's end."""
-    left, right, top, height = 42, 172, 26, 360
+    """Draw score against iteration: mean over seeds as a line, names at its end, their range as a band.
+
+    Rows beyond the palette are grey lines without a band.
+    """
+    left, right, top = 42, 206, 26
+    width = WIDTH + 60
+    height = max(360, top + 50 + 15 * len(series))
     bottom = height - 44
     known = [each for each in series if len(each.iterations)]
-    across = _Scale([0, *(float(i) for each in known for i in each.iterations)], left, WIDTH - right, tight=True)
+    across = _Scale([0, *(float(i) for each in known for i in each.iterations)], left, width - right, tight=True)
     up = _Scale([value for each in known for value in (*each.low, *each.high)], bottom, top)
-    parts = [_x_axis(across, top, bottom, "iterations"), _y_axis(up, left, WIDTH - right, axis)]
+    parts = [_x_axis(across, top, bottom, "iterations"), _y_axis(up, left, width - right, axis)]
     for each in known:
+        if each.colour >= COLOURS:  # grey bands on grey bands tell nothing; the download has them
+            continue
         xs = [across(float(i)) for i in each.iterations]
         upper = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.high, strict=True)]
         lower = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.low, strict=True)]
@@ -118,29 +125,38 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
         x = across(float(each.iterations[-1]))
         parts.append(
             f'<g class="{_colour(each.colour)}"><path class="leader" '
-            f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{WIDTH - right + 14:.1f} {y:.1f}"/></g>'
+            f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{width - right + 14:.1f} {y:.1f}"/></g>'
         )
-        parts.append(_text(WIDTH - right + 18, y + 4, _short(each.label, 22), "start", full=each.label))
+        parts.append(_text(width - right + 18, y + 4, _short(each.label, 24), "start", full=each.label))
     described = "; ".join(
         f"{each.label}: from {each.mean[0]:.3f} at {each.iterations[0]} to {each.mean[-1]:.3f} "
         f"at {each.iterations[-1]} iterations"
         for each in known
     )
-    return _svg(WIDTH, height, title, described, parts)
+    return _svg(width, height, title, described, parts)
 
 
-def interval_bar(low: float, middle: float, high: float, first: float, last: float) -> Markup:
-    """Draw one interval on the scale of its table's column; hidden from screen readers, the cell has the figures."""
-    width, height = 120, 16
-    span = (last - first) or 1.0
+def interval_bar(
+    middle: float, seeds: tuple[float, float], images: tuple[float, float], span: tuple[float, float]
+) -> Markup:
+    """Draw one mean with its two intervals on the scale of its table's column: seeds bold, test images thin.
+
+    Hidden from screen readers: the cell has the figures.
+    """
+    width, height = 96, 16
+    first, last = span
 
     def at(value: float) -> float:
-        return 5 + (width - 10) * (value - first) / span
+        return 5 + (width - 10) * min(1.0, max(0.0, (value - first) / ((last - first) or 1.0)))
 
-    line = "" if isnan(low) else f'<path class="line" d="M{at(low):.1f} 8H{at(high):.1f}"/>'
+    lines = [
+        f'<path class="{kind}" d="M{at(low):.1f} 8H{at(high):.1f}"/>'
+        for kind, (low, high) in (("thin", images), ("line", seeds))
+        if not isnan(low)
+    ]
     return Markup(
         f'<svg class="interval" width="{width}" height="{height}" viewBox="0 0 {width} {height}" aria-hidden="true">'
-        f'<path class="rail" d="M5 8H{width - 5}"/>{line}'
+        f'<path class="rail" d="M5 8H{width - 5}"/>{"".join(lines)}'
         f'<circle class="dot" cx="{at(middle):.1f}" cy="8" r="3.6"/></svg>'
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,16 +20,16 @@ from markupsafe import Markup
 
 from embench.files import write_atomic
 from embench.results import ModelCard
-from leaderboard import figures, sections, statistics, table
+from leaderboard import export, figures, sections, statistics, table
 from leaderboard.published import published_for
-from leaderboard.table import Board, Cell, Column, Trial
+from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
 
-BASELINE = "unet-resnet50"
-"""The row that the paper compares with (protocol 5); the reference on the page until the reader picks another."""
 ASSETS = ("site.css", "site.js", "icon.svg")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 MOST_IN_DIAGRAM = 24
+CLEARLY_DIFFERENT = 0.05
+"""Cells whose IoU at the threshold chosen on training images differs by this much show both."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ class Content:
         return found
 
     @cached_property
-    def rankings(self) -> dict[str, pd.DataFrame]:
-        """Ranking by board."""
-        return {board.slug: table.rank(board, np.random.default_rng(0)) for board in self.boards}
+    def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
+        """Ranking by board and measure."""
+        return {(board.slug, measure): _rank(board, measure) for board in self.boards for measure in MEASURES}
 
     @cached_property
     def rows(self) -> list[str]:
         """Every row, the ones that rank best on any board first: the order of the palette."""
         best: dict[str, int] = {}
-        for ranking in self.rankings.values():
+        for board in self.boards:
+            ranking = self.rankings[board.slug, "score"]
             for row, rank in zip(ranking["row"], ranking["rank"], strict=True):
                 best[row] = min(rank, best.get(row, rank))
         return sorted({trial.row for trial in self.trials}, key=lambda row: (best.get(row, len(best) + 1), row))
@@ -88,11 +91,14 @@ class Content:
         return {row: k for k, row in enumerate(self.rows)}
 
     @cached_property
-    def pairs(self) -> dict[tuple[str, str], statistics.Pairs]:
-        """Every pair of rows compared, by column; rows in the order of ``by_column``."""
+    def pairs(self) -> dict[Measure, dict[tuple[str, str], statistics.Pairs]]:
+        """Every pair of rows compared, by measure and column; rows in the order of ``by_column``."""
         return {
-            key: statistics.compare_all([cell.scores for cell in cells.values()])
-            for key, cells in self.by_column.items()
+            measure: {
+                key: statistics.compare_all([cell.values(measure) for cell in cells.values()])
+                for key, cells in self.by_column.items()
+            }
+            for measure in MEASURES
         }
 
 
@@ -147,47 +153,56 @@ def _index(content: Content, site: _Site) -> dict[str, Any]:
 
 
 def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
-    ranking = content.rankings[board.slug]
-    ranked = {line["row"]: line for line in ranking.to_dict("records")}
-    reference = BASELINE if BASELINE in board.rows else next(iter(ranked), board.rows[0])
-    span = _span(ranking)
-    order = [*ranked, *(row for row in board.rows if row not in ranked)]
-    marks = {column.slug: _marks(content, column, order) for column in board.columns}
-    lines = []
-    for row in order:
-        line = ranked.get(row)
-        lines.append(
-            {
-                **_row(content, row),
-                "published": row in board.published_rows,
-                "rank": line,
-                "letter": _letters(line["group"]) if line else "",
-                "bar": figures.interval_bar(line["low"], line["mean"], line["high"], *span) if line else "",
-                "missing": board.missing(row),
-                "cells": [
-                    {
-                        **board.cell(row, column).summary,
-                        "diverged_seeds": board.cell(row, column).diverged,
-                        "mark": _mark_words(marks[column.slug], order, row, reference),
-                        "column": column.slug,
-                    }
-                    for column in board.columns
-                ],
-            }
-        )
+    ranked = {measure: _standing(content.rankings[board.slug, measure]) for measure in MEASURES}
+    ranking = content.rankings[board.slug, "score"]
+    order = [*ranked["score"], *(row for row in board.rows if row not in ranked["score"])]
+    reference = export.row_of(board, export.BASELINE) or order[0]
+    marks = {
+        measure: {column.slug: _marks(content, column, order, measure) for column in board.columns}
+        for measure in MEASURES
+    }
+    usual = Counter(len(cell.scores) for cell in board.cells.values()).most_common(1)[0][0]
+    lines = [
+        {
+            **_row(content, row),
+            "published": row in board.published_rows,
+            "ranks": {measure: ranked[measure].get(row) for measure in MEASURES},
+            "missing": {measure: board.missing(row, measure) for measure in MEASURES},
+            "cells": [
+                {
+                    **board.cell(row, column).summary,
+                    "diverged_seeds": board.cell(row, column).diverged,
+                    "tuned_differs": _tuned_differs(board.cell(row, column)),
+                    "by": _by_measure(board.cell(row, column)),
+                    "mark": _mark_words(marks["score"][column.slug], order, row, reference),
+                    "column": column.slug,
+                }
+                for column in board.columns
+            ],
+        }
+        for row in order
+    ]
     matrix = pd.DataFrame(
         [
             {
                 "row": row,
                 "task": column.task,
                 "fingerprint": column.digest,
-                "ranked": row in ranked,
+                "ranked": row in ranked["score"],
                 **board.cell(row, column).summary,
             }
             for row in order
             for column in board.columns
         ]
     )
+    published = [
+        {
+            "title": row.title,
+            "source": row.source,
+            "scores": [row.scores.get(column.task) for column in board.columns],
+        }
+        for row in published_for([column.task for column in board.columns])
+    ]
     return {
         "slug": board.slug,
         "kind": board.kind,
@@ -195,42 +210,82 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
         "synthetic": board.kind == "synthetic",
         "columns": [_column(column) for column in board.columns],
         "rows": lines,
-        "ranked": len(ranked),
+        "ranked": len(ranked["score"]),
+        "image_tasks": int(ranking["image_tasks"].iloc[0]) if len(ranking) else 0,
+        "usual": usual,
         "reference": reference,
         "references": order,
         "data": {"rows": order, "marks": marks},
-        "diagram": _diagram(board, ranking),
-        "published": [
-            {
-                "title": row.title,
-                "source": row.source,
-                "scores": [row.scores.get(column.task) for column in board.columns],
-            }
-            for row in (published_for([column.task for column in board.columns]))
-        ],
+        "diagram": _diagram(board, site, ranking),
+        "published": published,
         "files": {
             "ranking": site.table(f"{board.slug}-ranking", ranking),
+            "precision": site.table(
+                f"{board.slug}-ranking-average-precision", content.rankings[board.slug, "average_precision"]
+            ),
             "matrix": site.table(f"{board.slug}-matrix", matrix),
+            "table_1": site.layout(f"{board.slug}-table-1", export.table_1(board), "{:.3f}"),
+            "figure_s1": site.layout(f"{board.slug}-figure-s1", export.figure_s1(board), "{:+.1f}"),
         },
     }
+
+
+def _rank(board: Board, measure: Measure) -> pd.DataFrame:
+    return table.rank(board, np.random.default_rng(0), measure=measure)
+
+
+def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the lines of a ranking by row, best first, with letter of the tie group and bar of the intervals."""
+    span = _span(ranking)
+    lines: list[dict[Any, Any]] = ranking.to_dict("records")
+    return {
+        line["row"]: {
+            **line,
+            "letter": _letters(line["group"]),
+            "bar": figures.interval_bar(
+                line["mean"], (line["low"], line["high"]), (line["image_low"], line["image_high"]), span
+            ),
+        }
+        for line in lines
+    }
+
+
+def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation over seeds of every measure."""
+    found: dict[str, dict[str, float]] = {}
+    for measure in MEASURES:
+        values = cell.values(measure)
+        found[measure] = {
+            "mean": float(values.mean()) if len(values) else nan,
+            "spread": float(values.std(ddof=1)) if len(values) > 1 else nan,
+        }
+    return found
+
+
+def _tuned_differs(cell: Cell) -> bool:
+    """Whether another threshold would have given a clearly other IoU; instance matching is left out of both."""
+    facts = cell.summary
+    own = facts["mean"] if isnan(facts["plain"]) else facts["plain"]
+    return abs(facts["tuned"] - own) >= CLEARLY_DIFFERENT
 
 
 def _task(content: Content, site: _Site, column: Column, pictures: sections.Sections) -> dict[str, Any]:
     cells = content.by_column[column.key]
     alone = Board("open", 0, (column,), {(row, column.key): cell for row, cell in cells.items()}, frozenset())
-    ranking = table.rank(alone, np.random.default_rng(0))
-    ranked = {line["row"]: line for line in ranking.to_dict("records")}
-    order = [*ranked, *(row for row in cells if row not in ranked)]
-    reference = BASELINE if BASELINE in cells else order[0]
-    marks = _marks(content, column, order)
+    ranked = {measure: _standing(_rank(alone, measure)) for measure in MEASURES}
+    order = [*ranked["score"], *(row for row in cells if row not in ranked["score"])]
+    reference = export.row_of(alone, export.BASELINE) or order[0]
+    marks = {measure: {column.slug: _marks(content, column, order, measure)} for measure in MEASURES}
+    spreads = table.intervals(cells, np.random.default_rng(0))
     lines = [
         {
             **_row(content, row),
             **cells[row].summary,
             "published": any(table.is_published_pairing(trial) for trial in cells[row].trials),
-            "rank": ranked.get(row),
-            "missing": alone.missing(row),
-            "mark": _mark_words(marks, order, row, reference),
+            **spreads.loc[row].to_dict(),
+            "ranks": {measure: ranked[measure].get(row) for measure in MEASURES},
+            "missing": {measure: alone.missing(row, measure) for measure in MEASURES},
+            "mark": _mark_words(marks["score"][column.slug], order, row, reference),
             "classes": _class_scores(cells[row], column),
             "diagnostics": _diagnostics(cells[row], column),
         }
@@ -248,6 +303,10 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
         ],
         columns=["row", "seed", "iteration", "score"],
     )
+    published = [
+        {"title": row.title, "source": row.source, "score": row.scores[column.task]}
+        for row in published_for([column.task])
+    ]
     return {
         "column": _column(column),
         "facts": column.facts,
@@ -256,13 +315,10 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
         "rows": lines,
         "reference": reference,
         "references": order,
-        "data": {"rows": order, "marks": {column.slug: marks}},
+        "data": {"rows": order, "marks": marks},
         "boxes": figures.box_plot(boxes, f"Scores on {column.label} over seeds ({where})"),
         "curves": figures.curves(converged, f"Score against iterations on {column.label} ({where})"),
-        "published": [
-            {"title": row.title, "source": row.source, "score": row.scores[column.task]}
-            for row in published_for([column.task])
-        ],
+        "published": published,
         "pictures": pictures,
         "viewer": _viewer(pictures, order),
         "legend": [
@@ -287,6 +343,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
                         {
                             "row": line["label"],
                             **cells[line["label"]].summary,
+                            **spreads.loc[line["label"]].to_dict(),
                             **line["classes"],
                         }
                         for line in lines
@@ -294,6 +351,18 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
                 ),
             ),
             "curves": site.table(f"{column.slug}-curves", curve_frame),
+            "classes": site.table(
+                f"{column.slug}-classes",
+                pd.DataFrame(
+                    [
+                        {"row": line["label"], "artefacts": line["artefacts"], **each}
+                        for line in lines
+                        for each in line["diagnostics"]
+                    ]
+                ),
+            ),
+            "sections": site.table(f"{column.slug}-sections", _section_scores(pictures)),
+            "published": site.table(f"{column.slug}-published", pd.DataFrame(published)),
         },
     }
 
@@ -337,7 +406,7 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
     standing = [
         {"title": board.title, "slug": board.slug, "synthetic": board.kind == "synthetic", "rank": line}
         for board in content.boards
-        for line in content.rankings[board.slug].to_dict("records")
+        for line in content.rankings[board.slug, "score"].to_dict("records")
         if line["row"] == row
     ]
     return {
@@ -368,7 +437,7 @@ def _against(content: Content, row: str) -> pd.DataFrame:
         cells = content.by_column[column.key]
         if row not in cells or not len(cells[row].scores):
             continue
-        pairs, own = content.pairs[column.key], list(cells).index(row)
+        pairs, own = content.pairs["score"][column.key], list(cells).index(row)
         part = pd.DataFrame(
             {
                 "other": list(cells),
@@ -419,11 +488,23 @@ def _row(content: Content, row: str) -> dict[str, Any]:
         "title": card.title,
         "family": card.family,
         "pretraining": card.pretraining,
-        "parameters": card.parameters,
+        "parameters": card.parameters or None,
         "licence": card.licence,
-        "hours": sum(trial.result.seconds_training for trial in trials) / 3600,
+        **_hours(trials),
         "colour": content.colours[row],
     }
+
+
+def _hours(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """Return the hours that training took over all tasks and seeds, and those of them on a GPU.
+
+    ``None`` where predictions were made elsewhere: nothing is known of their training.
+    """
+    if any(trial.result.status == "submitted" for trial in trials):
+        return {"hours": None, "gpu_hours": None}
+    seconds = [(trial.result.seconds_training, trial.result.environment.get("device")) for trial in trials]
+    on_gpu = sum(each for each, device in seconds if str(device).startswith("cuda"))
+    return {"hours": sum(each for each, _ in seconds) / 3600, "gpu_hours": on_gpu / 3600}
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -499,6 +580,17 @@ def _curve(row: str, colour: int, cell: Cell) -> figures.Curve | None:
     return figures.Curve(row, colour, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0))
 
 
+def _section_scores(pictures: sections.Sections) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"item": section.item, "section": section.index, "row": row, "seed": each.seed, "iou": each.iou}
+            for section in pictures.sections
+            for row, each in section.predictions.items()
+        ],
+        columns=["item", "section", "row", "seed", "iou"],
+    )
+
+
 def _viewer(pictures: sections.Sections, order: Sequence[str]) -> dict[str, Any] | None:
     if not pictures.sections:
         return None
@@ -519,7 +611,7 @@ def _viewer(pictures: sections.Sections, order: Sequence[str]) -> dict[str, Any]
     }
 
 
-def _diagram(board: Board, ranking: pd.DataFrame) -> dict[str, Any] | None:
+def _diagram(board: Board, site: _Site, ranking: pd.DataFrame) -> dict[str, Any] | None:
     """Return Friedman, Nemenyi and the critical-difference diagram where there are enough rows and tasks."""
     rows = list(ranking["row"])
     if not 3 <= len(rows) <= MOST_IN_DIAGRAM or len(board.columns) < 2:
@@ -531,17 +623,23 @@ def _diagram(board: Board, ranking: pd.DataFrame) -> dict[str, Any] | None:
         "p": test.p,
         "difference": test.critical_difference,
         "figure": figures.critical_difference(rows, test.mean_ranks, test.critical_difference, title),
+        "files": site.table(
+            f"{board.slug}-mean-ranks",
+            pd.DataFrame({"row": rows, "mean_rank": test.mean_ranks}).assign(
+                friedman_p=test.p, critical_difference=test.critical_difference
+            ),
+        ),
     }
 
 
-def _marks(content: Content, column: Column, order: Sequence[str]) -> str:
+def _marks(content: Content, column: Column, order: Sequence[str], measure: Measure) -> str:
     """Return one character per ordered pair of rows: the verdict of row i against row j at ``i * K + j``.
 
     ``2``/``1`` better with two stars or one, ``B``/``A`` worse, ``0`` not distinguished, ``t`` n too small, ``-`` no
     comparison.
     """
     cells = content.by_column[column.key]
-    pairs = content.pairs[column.key]
+    pairs = content.pairs[measure][column.key]
     codes = np.select(
         [
             np.isnan(pairs.p),
@@ -588,7 +686,7 @@ def _filters(content: Content) -> dict[str, list[str]]:
 def _span(ranking: pd.DataFrame) -> tuple[float, float]:
     if ranking.empty:
         return 0.0, 1.0
-    values = ranking[["mean", "low", "high"]].to_numpy(float)
+    values = ranking[["mean", "low", "high", "image_low", "image_high"]].to_numpy(float)
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
@@ -632,8 +730,9 @@ class _Site:
             "memory": _memory,
             "p": _p,
             "facts": _facts,
+            "breakable": _breakable,
         }
-        self._templates.globals["MARKS"] = MARKS
+        self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
 
     def put(self, name: str, content: bytes | str) -> None:
         """Write a file unless it is there already with this content."""
@@ -658,6 +757,13 @@ class _Site:
         self.put(paths["csv"], buffer.getvalue())
         self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
         return paths
+
+    def layout(self, name: str, frame: pd.DataFrame, digits: str) -> dict[str, str]:
+        """Write a table in a layout of the paper: as it is in CSV and JSON, rounded in Markdown and LaTeX."""
+        paths = {"md": f"data/{name}.md", "tex": f"data/{name}.tex"}
+        self.put(paths["md"], export.written(frame, "markdown", digits))
+        self.put(paths["tex"], export.written(frame, "latex", digits))
+        return {**self.table(name, frame.reset_index(names="model")), **paths}
 
     def copy(self, source: Path, name: str) -> str:
         """Copy a result file into the site unless an equally old one of its size is there."""
@@ -697,6 +803,11 @@ def _duration(seconds: float) -> str:
 
 def _memory(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break after its joints, where words do not."""
+    return Markup("<wbr>").join(re.split(r"(?<=[+_@,=-])", text))
 
 
 def _facts(value: Any) -> str:

@@ -60,6 +60,7 @@ def result(
     iterations: int | None = None,
     status: str = "done",
     tuned: float | None = None,
+    precision: float | None = None,
     data_hash: str | None = None,
     texts: dict[str, Any] | None = None,
     **changes: Any,
@@ -76,7 +77,7 @@ def result(
     snapshots = []
     for step in range(1, 6):
         target = reached * (1 - np.exp(-1.2 * step)) / (1 - np.exp(-6))
-        snapshots.append(_snapshot(on, budget * step // 5, target, tuned, generator))
+        snapshots.append(_snapshot(on, budget * step // 5, target, tuned, precision, generator))
     if status == "diverged":
         snapshots = snapshots[:2]
     facts: dict[str, Any] = {
@@ -142,7 +143,12 @@ def suite(models: dict[str, float], tasks: list[Task], seeds: int = 6, **changes
 
 
 def _snapshot(
-    on: Task, iteration: int, target: float, tuned: float | None, generator: np.random.Generator
+    on: Task,
+    iteration: int,
+    target: float,
+    tuned: float | None,
+    precision: float | None,
+    generator: np.random.Generator,
 ) -> SnapshotScore:
     images = []
     labels = on.scoring.classes
@@ -165,7 +171,7 @@ def _snapshot(
         plain_score=None,
         images=tuple(images),
         diagnostics=Diagnostics(
-            average_precision={label: min(1.0, total + 0.1) for label in labels},
+            average_precision={label: min(1.0, total + 0.1) if precision is None else precision for label in labels},
             largest_score=dict.fromkeys(labels, 0.98 if total > 0.01 else 0.49),
             threshold=dict.fromkeys(labels, 0.4),
             tuned_iou=tuned_iou(on.scoring, [image.tuned for image in images if image.tuned]),

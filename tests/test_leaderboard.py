@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -541,13 +543,57 @@ def test_what_latex_would_read_as_a_command_is_escaped() -> None:
     assert export._escaped(r"a_b%\x{}–") == r"a\_b\%\textbackslash{}x\{\}--"
 
 
+def test_figure_s1_is_in_percent_of_the_baseline_and_of_transunet_where_that_scores_nothing() -> None:
+    cremi = made.task("cremi")
+    results = made.suite({"retina": 0.6, "transunet": 0.5, "unet-resnet50": 0.25}, [MITO], seeds=3)
+    results += made.suite({"retina": 0.3, "transunet": 0.2}, [cremi], seeds=3)
+    results += [made.result("unet-resnet50", cremi, seed, 0, noise=0) for seed in range(3)]
+    found = board(results, "published")
+    means, percent = export.table_1(found), export.figure_s1(found)
+    assert list(percent.columns) == ["cremi (from transunet)", "made-mito"]
+    assert percent.loc["unet-resnet50", "made-mito"] == 0
+    ratio = means.loc["retina", "made-mito"] / means.loc["unet-resnet50", "made-mito"]
+    assert percent.loc["retina", "made-mito"] == pytest.approx(100 * (ratio - 1))
+    assert percent.loc["unet-resnet50", "cremi (from transunet)"] == pytest.approx(-100)
+    alone = board(made.suite({"somebody": 0.5}, [MITO], seeds=3), "published")
+    assert export.figure_s1(alone).isna().all(axis=None)
+
+
+def test_every_layout_has_the_figures_of_the_trials_in_every_style(tmp_path: Path) -> None:
+    results = made.suite({"retina": 0.6, "transunet": 0.5}, [MITO], seeds=6)
+    made.write(results, tmp_path)
+    own = [each for each in results if each.model.name == "retina"]
+    text = export.export([tmp_path], style="json", layout="figure-3b")
+    assert [line["score"] for line in json.loads(text) if line["model"] == "retina"] == [each.score for each in own]
+    text = export.export([tmp_path], style="csv", layout="figure-3a")
+    lines = [line for line in csv.DictReader(io.StringIO(text)) if line["model"] == "retina"]
+    assert [int(line["iteration"]) for line in lines] == [each.iteration for each in own[0].snapshots]
+    assert float(lines[-1]["mean"]) == pytest.approx(np.mean([each.score for each in own]))
+    assert float(lines[-1]["low"]) == min(each.score for each in own)
+    text = export.export([tmp_path], style="csv", runs=3)
+    three = next(line for line in csv.DictReader(io.StringIO(text)) if line["model"] == "retina")
+    assert float(three["made-mito"]) == pytest.approx(np.mean([each.score for each in own[:3]]))
+    for layout in export.LAYOUTS:
+        for style in ("markdown", "latex", "csv", "json"):
+            assert "retina" in export.export([tmp_path], style=style, layout=layout)
+    for asked in ({"layout": "table-2"}, {"style": "excel"}, {"runs": 0}):
+        with pytest.raises(BadInput):
+            export.export([tmp_path], **asked)
+
+
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
-def test_a_board_is_drawn_as_box_plots_in_any_of_three_formats(kind: str, tmp_path: Path) -> None:
-    made.write(made.suite({"retina": 0.6, "transunet": 0.5}, [made.task()]), tmp_path / "results")
-    drawn = export.figure([tmp_path / "results"], tmp_path / f"figure.{kind}")
-    assert drawn.read_bytes().startswith((b"%PDF-", b"<?xml", b"\x89PNG"))
+@pytest.mark.filterwarnings("ignore:vert. bool was deprecated")
+def test_a_board_is_drawn_in_any_of_three_formats_and_the_same_at_every_time(kind: str, tmp_path: Path) -> None:
+    made.write(made.suite({"retina": 0.6, "transunet": 0.5, "unet-resnet50": 0.3}, [MITO]), tmp_path / "results")
+    for layout in ("figure-3a", "figure-3b", "figure-s1"):
+        drawn = export.figure([tmp_path / "results"], tmp_path / f"{layout}.{kind}", layout=layout)
+        assert drawn.read_bytes().startswith((b"%PDF-", b"<?xml", b"\x89PNG"))
+        again = export.figure([tmp_path / "results"], tmp_path / f"again.{kind}", layout=layout)
+        assert again.read_bytes() == drawn.read_bytes()
     with pytest.raises(BadInput, match="ends in"):
         export.figure([tmp_path / "results"], tmp_path / "figure.docx")
+    with pytest.raises(BadInput, match="cannot be drawn"):
+        export.figure([tmp_path / "results"], tmp_path / f"figure.{kind}", layout="table-1")
 
 
 def test_duplicates_and_what_is_known_of_them_stand_beside_the_results(tmp_path: Path) -> None:

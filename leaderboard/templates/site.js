@@ -60,36 +60,41 @@ function setMark(span, sign, words) {
   }
 }
 
-for (const select of document.querySelectorAll("select.reference")) {
-  const section = select.closest("section");
-  const data = read(section.querySelector("script.data"));
-  const place = new Map(data.rows.map((row, index) => [row, index]));
-  const update = () => {
-    const reference = place.get(select.value);
-    for (const span of section.querySelectorAll(".mark")) {
-      const codes = data.marks[span.dataset.column];
-      const [sign, words] = marks[codes[place.get(span.dataset.row) * data.rows.length + reference]];
-      setMark(span, sign, words);
-    }
-    for (const row of section.querySelectorAll("tr[data-row]")) row.classList.toggle("is-reference", row.dataset.row === select.value);
-  };
-  select.addEventListener("change", update);
-  update();
+function measureOf(section) {
+  return section.querySelector("select.measure")?.value ?? "score";
 }
 
-// ---- another measure in the same table
+function updateMarks(section) {
+  const data = read(section.querySelector("script.data"));
+  const place = new Map(data.rows.map((row, index) => [row, index]));
+  const chosen = section.querySelector("select.reference").value;
+  for (const span of section.querySelectorAll(".mark")) {
+    const codes = data.marks[measureOf(section)][span.dataset.column];
+    const [sign, words] = marks[codes[place.get(span.dataset.row) * data.rows.length + place.get(chosen)]];
+    setMark(span, sign, words);
+  }
+  for (const row of section.querySelectorAll("tr[data-row]")) row.classList.toggle("is-reference", row.dataset.row === chosen);
+}
+
+for (const select of document.querySelectorAll("select.reference")) {
+  select.addEventListener("change", () => updateMarks(select.closest("section")));
+}
+
+// ---- ranking by another measure: what depends on it is there for each, one of them shown
+
+function rankBy(section, measure) {
+  for (const part of section.querySelectorAll("[data-by]")) part.hidden = part.dataset.by !== measure;
+  for (const cell of section.querySelectorAll("td[data-score]")) cell.dataset.value = cell.dataset[measure];
+  const table = section.querySelector("table.sortable");
+  const [ranked, unranked] = table.tBodies;
+  for (const row of table.querySelectorAll("tr[data-row]")) (row.cells[0].dataset.value ? ranked : unranked).append(row);
+  unranked.hidden = !unranked.querySelector("tr[data-row]");
+  sortBy(table.tHead.rows[0].cells[0], "ascending");
+  updateMarks(section);
+}
 
 for (const select of document.querySelectorAll("select.measure")) {
-  const section = select.closest("section");
-  select.addEventListener("change", () => {
-    const measure = select.value;
-    section.classList.toggle("other-measure", measure !== "mean");
-    for (const cell of section.querySelectorAll("td.cell[data-mean]")) {
-      const text = cell.dataset[measure];
-      cell.querySelector(".value").textContent = text;
-      cell.dataset.value = text === "–" ? "" : text;
-    }
-  });
+  select.addEventListener("change", () => rankBy(select.closest("section"), select.value));
 }
 
 // ---- filters
@@ -105,7 +110,9 @@ if (form) {
       for (const field of form.elements) {
         if (!field.value) continue;
         if (field.dataset.filter) keep &&= row.dataset[field.dataset.filter] === field.value.slice(1);
-        if (field.dataset.most) keep &&= Number(row.dataset[field.dataset.most]) <= Number(field.value) * Number(field.dataset.unit);
+        // What is not known of a row is not known to be little.
+        const known = field.dataset.most && row.dataset[field.dataset.most];
+        if (field.dataset.most) keep &&= known !== "" && Number(known) <= Number(field.value) * Number(field.dataset.unit);
       }
       row.hidden = !keep;
       shown += keep;
