@@ -273,11 +273,13 @@ def compare(
     task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
     results: ResultFolders = [Path("results")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    margin: Annotated[float | None, typer.Option(help="Say who is worse by less than this, as 0.01.")] = None,
+    measure: Annotated[str, typer.Option(help="score or average_precision.")] = "score",
 ) -> None:
     """Compare two rows per task: medians, spread, Mann-Whitney U with the paper's stars."""
     from leaderboard import cli as leaderboard
 
-    leaderboard.compare(results, a, b, _split(task) or None, as_json)
+    leaderboard.compare(results, a, b, _split(task) or None, as_json, margin, measure)
 
 
 @app.command()
@@ -287,7 +289,11 @@ def diff(
     """Say why two results may or may not be compared, from their fingerprints."""
     from leaderboard import cli as leaderboard
 
-    print("\n".join(leaderboard.diff(a, b)) or "these results may be compared")
+    obstacles, circumstances = leaderboard.diff(a, b)
+    print(
+        "\n".join(obstacles and ["these results may not be compared:", *obstacles]) or "these results may be compared"
+    )
+    print("\n".join(circumstances and ["they also differ in:" if obstacles else "they differ in:", *circumstances]))
 
 
 @board.callback()

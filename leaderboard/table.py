@@ -32,6 +32,8 @@ FEWEST_SEEDS = 3
 """Runs per task that a ranked row needs (protocol 5: Table 1 has means of three runs)."""
 NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
 """A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
+THRESHOLD_MATTERS = 0.01
+"""Difference between the IoU at the protocol's threshold and at the tuned one from which both are to be shown."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,22 @@ class Cell:
             "tuned": self.mean_of("tuned"),
             "average_precision": self.mean_of("average_precision"),
             "artefacts": self.artefacts,
+            "threshold_gap": self.threshold_gap,
         }
+
+    @property
+    def threshold_gap(self) -> float:
+        """How much larger the IoU is at the threshold chosen on training images, both without instance matching.
+
+        0 where it is below ``THRESHOLD_MATTERS`` in size or where there is no tuned IoU: nothing to show.
+        """
+        gaps = []
+        for trial in self.trials:
+            final = trial.result.final
+            if final is not None and trial.tuned is not None:
+                gaps.append(trial.tuned - (final.score if final.plain_score is None else final.plain_score))
+        gap = _mean(gaps) or 0.0
+        return gap if abs(gap) >= THRESHOLD_MATTERS else 0.0
 
     def mean_of(self, measure: str) -> float:
         """Return the mean over seeds of ``score``, ``tuned``, ``average_precision``; NaN without any."""
@@ -522,6 +539,19 @@ def intervals(cells: Mapping[str, Cell], generator: np.random.Generator, draws: 
     return found
 
 
+def seeds_pair(first: Cell, second: Cell) -> list[tuple[Trial, Trial]]:
+    """Return the finished trials of two cells that drew the same random streams: same model, recipe and seed.
+
+    The harness draws from (model, recipe name, task, seed), so seed 0 of two different models has nothing in common.
+    """
+    by_stream = {_stream(trial): trial for trial in second.trials if trial.score is not None}
+    return [
+        (trial, by_stream[_stream(trial)])
+        for trial in first.trials
+        if trial.score is not None and _stream(trial) in by_stream
+    ]
+
+
 def image_table(cells: Sequence[Cell]) -> Floats:
     """Return the scores of one column's cells on its test images, shape (rows, images).
 
@@ -542,6 +572,23 @@ def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
     """Return why scores of two fingerprints may not be compared, one line per fact; empty when they may."""
     one, two = first.model_dump(mode="json"), second.model_dump(mode="json")
     return [f"{name}: {_brief(one[name])} against {_brief(two[name])}" for name in one if one[name] != two[name]]
+
+
+def circumstances(first: Trial, second: Trial) -> list[str]:
+    """Return in what two trials differ that does not keep them from being compared, one line per fact."""
+    one, two = first.result, second.result
+    facts: dict[str, tuple[Any, Any]] = {
+        "row": (first.row, second.row),
+        "seed": (one.seed, two.seed),
+        "board": (first.kind, second.kind),
+        "status": (one.status, two.status),
+        "parameters": (one.model.parameters, two.model.parameters),
+        "pre-training data": (one.model.pretraining_data, two.model.pretraining_data),
+        "weights": (one.model.weights_hash or "none", two.model.weights_hash or "none"),
+    }
+    for part, left, right in (("recipe", one.recipe, two.recipe), ("environment", one.environment, two.environment)):
+        facts |= {f"{part}.{name}": (left.get(name), right.get(name)) for name in sorted(left.keys() | right.keys())}
+    return [f"{name}: {_brief(a)} against {_brief(b)}" for name, (a, b) in facts.items() if a != b]
 
 
 def overrides(recipe: dict[str, Any], task: Task | None) -> str:
@@ -642,6 +689,10 @@ def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:
         layers[depth[column[0]]].add(column)
         depth[column[0]] += 1
     return layers
+
+
+def _stream(trial: Trial) -> tuple[str, str, int]:
+    return trial.result.model.name, str(trial.result.recipe.get("name")), trial.result.seed
 
 
 def _way(trial: Trial) -> tuple[str, str]:

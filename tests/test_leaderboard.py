@@ -297,6 +297,81 @@ def test_compare_of_three_seeds_says_that_n_is_too_small(tmp_path: Path, capsys:
     assert "n too small" in capsys.readouterr().out
 
 
+def test_compare_says_who_is_non_inferior_by_the_stated_margin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], noise=0.001), tmp_path)
+    for margin, expected in ((0.2, "non-inferior"), (0.005, "not distinguished")):
+        cli.compare([tmp_path], "a", "b", as_json=True, margin=margin)
+        (entry,) = json.loads(capsys.readouterr().out)["tasks"]
+        assert entry["non_inferiority"] == {"margin": margin, "first": expected, "second": "non-inferior"}
+    cli.compare([tmp_path], "a", "b", margin=0.2)
+    assert "a with margin 0.2: non-inferior" in capsys.readouterr().out
+    for margin in (-0.1, 0.0, 1.0, float("nan")):
+        with pytest.raises(BadInput, match="--margin"):
+            cli.compare([tmp_path], "a", "b", margin=margin)
+
+
+def test_compare_pairs_test_images_and_those_seeds_that_draw_the_same_streams(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4)
+    results += [made.result("a", MITO, seed, crop=96) for seed in range(1, 5)]
+    made.write(results, tmp_path)
+    cli.compare([tmp_path], "a", "b", as_json=True)
+    (entry,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert entry["paired_by_image"]["n"] == 4
+    assert entry["paired_by_image"]["verdict"] == "n too small"
+    assert entry["paired_by_seed"] is None
+    cli.compare([tmp_path], "a", "a@crop=96", as_json=True)
+    (entry,) = json.loads(capsys.readouterr().out)["tasks"]
+    assert entry["paired_by_seed"]["n"] == 3
+
+
+def test_compare_keeps_real_and_synthetic_tasks_apart_over_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO, SYNAPSE, TOY], seeds=4), tmp_path)
+    cli.compare([tmp_path], "a", "b", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    real, synthetic = found["over_tasks"]
+    assert (real["tasks"], synthetic["tasks"]) == (["made-mito", "made-synapse"], ["made-toy"])
+    assert real["low"] <= real["probability_of_improvement"] <= real["high"]
+    by_task = {entry["task"]: entry for entry in found["tasks"]}
+    assert by_task["made-toy"]["p_holm"] == by_task["made-toy"]["p"]
+    assert by_task["made-mito"]["p_holm"] >= by_task["made-mito"]["p"]
+
+
+def test_compare_by_average_precision_uses_it_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4), tmp_path)
+    cli.compare([tmp_path], "a", "b", as_json=True, measure="average_precision")
+    (entry,) = json.loads(capsys.readouterr().out)["tasks"]
+    for name in ("first", "second"):
+        assert entry[name]["mean"] == pytest.approx(entry[name]["average_precision"])
+        assert entry[name]["mean"] != pytest.approx(entry[name]["mean_iou"])
+    with pytest.raises(BadInput, match="unknown measure 'avarage_precision': did you mean average_precision"):
+        cli.compare([tmp_path], "a", "b", measure="avarage_precision")
+
+
+def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = made.suite({"a": 0.6}, [MITO], seeds=3, tuned=0.8) + made.suite({"b": 0.6}, [MITO], seeds=3, noise=0)
+    for each in results:
+        if each.model.name == "b":
+            assert each.final is not None
+            tuned = each.final.diagnostics.model_copy(update={"tuned_iou": {1: each.score}})
+            last = each.final.model_copy(update={"diagnostics": tuned})
+            results[results.index(each)] = each.model_copy(update={"snapshots": (last,)})
+    made.write(results, tmp_path)
+    cli.compare([tmp_path], "a", "b")
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"† made-mito: a has IoU 0\.\d{3} at the protocol's threshold and 0\.800 at the one chosen", printed
+    )
+    assert "† made-mito: b" not in printed
+
+
 def test_compare_suggests_near_names_and_finds_the_only_row_of_a_model(tmp_path: Path) -> None:
     made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
     made.write([made.result("retina", MITO, s, crop=96) for s in range(3)], tmp_path)
@@ -318,9 +393,12 @@ def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> No
     one, two = tmp_path / "a.json", tmp_path / "b.json"
     save(made.result("retina", MITO), one)
     save(made.result("transunet", MITO, seed=4), two)
-    assert cli.diff(one, two) == []
+    obstacles, circumstances = cli.diff(one, two)
+    assert obstacles == []
+    assert "row: retina against transunet" in circumstances
+    assert "seed: 0 against 4" in circumstances
     save(made.result("transunet", TOY, status="diverged", iterations=20), two)
-    assert [line.partition(":")[0] for line in cli.diff(one, two)] == [
+    assert [line.partition(":")[0] for line in cli.diff(one, two)[0]] == [
         "task",
         "data_hash",
         "iterations",
