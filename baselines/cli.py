@@ -25,11 +25,11 @@ def inspect(file: Path) -> None:
     for words, names in found.left_out.items():
         print(f"not taken over: {words} ({len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
     if found.kind.method:
-        print(f"next: embench weights import {file} --data NAME")
+        print(f"next: embench weights import {file}{'' if found.kind.data != 'unknown' else ' --data NAME'}")
 
 
 def import_(
-    file: Path, data_name: str, out: Path | None, norms: str | None, data: Path | None, force: bool
+    file: Path, data_name: str | None, out: Path | None, norms: str | None, data: Path | None, force: bool
 ) -> None:
     """Write a published checkpoint as one of ours and print where it is."""
     from baselines import weights

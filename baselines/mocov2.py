@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from baselines.unet_resnet50 import unet
+from baselines.unet_resnet50 import UNetResNet50
 from baselines.views import TwoViews
 from embench.pretraining import Augment, Pretraining, Settings
 
@@ -94,6 +94,7 @@ class MoCoV2(Pretraining):
 
     name = "mocov2"
     title = "Momentum contrast, version 2"
+    trains = UNetResNet50
     batch_size = 128
     learning_rate = 0.015
 
@@ -105,7 +106,7 @@ class MoCoV2(Pretraining):
         return TwoViews(crop)
 
     def module(self, settings: Settings, images: int) -> nn.Module:
-        encoder: Any = unet(1, settings.scale).encoder
+        encoder: Any = self.model.network(1, settings.scale).encoder
         return MomentumContrast(Projection(encoder, encoder.out_channels[-1]), queue_size(settings, images))
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

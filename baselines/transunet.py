@@ -1,8 +1,8 @@
-"""TransUNet from random weights (protocol 4.2)."""
+"""TransUNet from random weights and from pre-trainings of others or of parts of it (protocol 4.2, 4.5)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from embench.model import TorchModel
 from embench.task import Scale
@@ -10,19 +10,21 @@ from embench.task import Scale
 if TYPE_CHECKING:
     from torch import nn
 
+    from embench.weights import Weights
+
 CITATION = """@article{chen2021transunet,
   title = {TransUNet: Transformers make strong encoders for medical image segmentation},
   author = {Chen, Jieneng and others}, journal = {arXiv:2102.04306}, year = {2021}
 }"""
 
 
-def size(scale: Scale) -> dict[str, Any]:
-    """Return the network's settings at a scale; the published fine-tuning size needs none."""
+def size(scale: Scale, hidden: int = 192) -> dict[str, Any]:
+    """Return the network's settings at a scale; the published fine-tuning size, 192, needs none (protocol 7.2)."""
     if scale == "full":
-        return {}
+        return {} if hidden == 192 else {"hidden": hidden, "mlp": 4 * hidden}
     return {
-        "hidden": 48,
-        "mlp": 96,
+        "hidden": hidden // 4,
+        "mlp": hidden // 2,
         "layers": 2,
         "heads": 4,
         "width": 8,
@@ -37,13 +39,51 @@ class TransUNetModel(TorchModel):
     """All parameters random, all trained."""
 
     name = "transunet"
+    group = "published"
     title = "TransUNet (random)"
     family = "hybrid"
     licence = "MIT"
     citation = CITATION
     recipe = "retina"
+    left_out = ("FinalDecoder.",)
+    multiple = 16
+    hidden: ClassVar[int] = 192
 
     def network(self, outputs: int, scale: Scale) -> nn.Module:
         from baselines.transunet_network import TransUNet
 
-        return TransUNet(outputs, **size(scale))
+        return TransUNet(outputs, **size(scale, self.hidden))
+
+    def reconstruction(self, scale: Scale) -> nn.Module:
+        from baselines.transunet_network import ReconstructionTransUNet
+
+        return ReconstructionTransUNet(**size(scale, self.hidden))
+
+    def start(self, network: nn.Module, weights: Weights) -> None:
+        from baselines.weights import check_size
+
+        check_size(weights.path, weights.tensors, network)
+        super().start(network, weights)
+
+
+class TransUNet768(TransUNetModel):
+    """Of the size of the ImageNet weights and of the published pre-training script (protocol 7.2)."""
+
+    name = "transunet-768"
+    group = "start"
+    title = "TransUNet, hidden size 768 (random)"
+    hidden = 768
+
+
+class TransUNetImageNet(TransUNet768):
+    """Encoder from supervised ImageNet training (protocol 4.5); nothing is frozen, as no source says otherwise.
+
+    The weights are ``R50+ViT-B_16.npz``, brought in by ``embench weights import``.
+    """
+
+    name = "transunet-imagenet"
+    group = "start"
+    title = "TransUNet (ImageNet)"
+    pretraining = "imagenet"
+    pretraining_data = "imagenet"
+    transferred = ("transformer.",)

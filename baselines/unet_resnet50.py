@@ -45,6 +45,7 @@ class UNetResNet50(TorchModel):
     """All parameters random, all trained."""
 
     name = "unet-resnet50"
+    group = "published"
     title = "UNet-ResNet50 (random)"
     family = "cnn"
     licence = "MIT"
@@ -59,10 +60,12 @@ class UNetResNet50MoCoV2(UNetResNet50):
     """Encoder from MoCoV2 pre-training and frozen; its batch-norm statistics still update (protocol 4.1)."""
 
     name = "unet-resnet50-mocov2"
+    group = "published"
     title = "UNet-ResNet50 (MoCoV2)"
     pretraining = "mocov2"
 
     def start(self, network: nn.Module, weights: Weights) -> None:
+        """Load the encoder, whose checkpoint has the names of the published one."""
         encoder: Any = network.encoder
         encoder.load_state_dict(matched(weights.path, weights.tensors, encoder.state_dict()))
         for parameter in encoder.parameters():

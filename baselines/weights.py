@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.transunet import TransUNetModel
 from baselines.transunet_network import ReconstructionTransUNet, TransUNet
-from baselines.unet_resnet50 import unet
+from baselines.unet_resnet50 import UNetResNet50, unet
 from embench import fetch
 from embench.errors import BadInput
 from embench.files import sha256
@@ -106,6 +107,8 @@ class Kind:
         The pre-training it stands for; ``None``: a network already trained for a task.
     left_out : dict
         What is knowingly not taken over: in words, and a pattern of names.
+    data : str
+        What networks of this kind were trained on, where that is always the same.
     """
 
     name: str
@@ -114,6 +117,7 @@ class Kind:
     rules: tuple[Rule, ...]
     method: str | None
     left_out: dict[str, str]
+    data: str = "unknown"
 
 
 def _scale_and_bias(theirs: str, ours: str) -> tuple[Rule, Rule]:
@@ -185,6 +189,7 @@ IMAGENET = Kind(
     _imagenet_rules(),
     "imagenet",
     {"classification head": r"(head|pre_logits)/(kernel|bias)", "class token": "cls"},
+    data="imagenet",
 )
 KINDS = (RECONSTRUCTION, FINE_TUNED, MOCOV2, IMAGENET)
 
@@ -515,6 +520,14 @@ def inspect(path: Path) -> Published:
     return published
 
 
+def _model_name(published: Published) -> str:
+    """Return the registered name of the model that a pre-training's network is of."""
+    if published.kind is MOCOV2:
+        return UNetResNet50.name
+    same_size = published.hidden == TransUNetModel.hidden
+    return TransUNetModel.name if same_size else f"{TransUNetModel.name}-{published.hidden}"
+
+
 def _published_network(published: Published) -> nn.Module:
     """Return, without its numbers, the network that a checkpoint is of; a perceptron is four times as wide as a token.
 
@@ -532,7 +545,7 @@ def _published_network(published: Published) -> nn.Module:
 
 def import_published(
     path: Path,
-    data: str = "unknown",
+    data: str | None = None,
     *,
     out: Path | None = None,
     norms: Sequence[float] | None = None,
@@ -545,7 +558,7 @@ def import_published(
     ----------
     path : Path
     data : str
-        What it was trained on, as its user says.
+        What it was trained on, as its user says; by default ``imagenet`` for the archive from there, else ``unknown``.
     out : Path, optional
         Default: where ``embench run`` looks for a pre-training of that method on ``data``.
     norms : sequence of two float, optional
@@ -560,7 +573,8 @@ def import_published(
     BadInput
         As :func:`inspect`; a network that is already fine-tuned; norms that are needed and not known; ``out`` taken.
     """
-    check_name(data, "--data")
+    if data is not None:
+        check_name(data, "--data")
     if out and out.suffix != ".safetensors":
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
     published = inspect(path)
@@ -570,6 +584,7 @@ def import_published(
             f"{path}: {published.description}: already trained for a task, so nothing starts from it; "
             "load it with baselines.weights.load_published"
         )
+    data = data or published.kind.data
     known = CEM500K_NORMS if data == "cem500k" and published.kind is not IMAGENET else None
     pair = published.norms or known if norms is None else _norms("--norms", norms)
     if published.kind is MOCOV2 and pair is None:
@@ -577,6 +592,7 @@ def import_published(
     assert published.sha256 is not None
     card = ImportedCard(
         method=method,
+        model=_model_name(published),
         data=data,
         data_hash=None,
         scale="full",
@@ -588,7 +604,8 @@ def import_published(
         kind=published.kind.name,
         left_out={word: len(keys) for word, keys in published.left_out.items()},
     )
-    out = out or weights_path(method, data, "full", folder)
+    other = None if published.kind is IMAGENET or card.model == TransUNetModel.name else card.model
+    out = out or weights_path(method, data, "full", folder, other)
     if out.exists() and not force:
         if load_weights(out).card == card:
             return out

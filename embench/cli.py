@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-listing = typer.Typer(help="List models, tasks, suites, recipes.", no_args_is_help=True)
+listing = typer.Typer(help="List models, pre-training methods, tasks, suites, recipes.", no_args_is_help=True)
 board = typer.Typer(help="Build the leaderboard page from results.", invoke_without_command=True)
 published = typer.Typer(help="Published checkpoints: what a file is, start from it, download it.", no_args_is_help=True)
 app.add_typer(listing, name="list")
@@ -33,7 +33,9 @@ ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of 
 
 @app.command()
 def run(
-    model: Annotated[list[str], typer.Option("--model", help="Names, comma-separated; all; or path/to/file.py:Class.")],
+    model: Annotated[
+        list[str], typer.Option("--model", help="Names or path/to/file.py:Class, comma-separated; all; published; ...")
+    ],
     task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
     suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
     seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
@@ -156,8 +158,15 @@ def verify(
 
 @app.command()
 def pretrain(
-    method: Annotated[str, typer.Argument(help="retina or mocov2.")],
+    method: Annotated[str, typer.Argument(help="retina, mocov2, ...; see: embench list methods.")],
     data_name: Annotated[str, typer.Option("--data", help="An unlabelled set, or a folder of images.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A name or path/to/file.py:Class that is to start from it (default: the published)."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="What the network itself starts from, where it does (default: as imported).")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images (default: the published number).")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     crop: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
@@ -192,6 +201,8 @@ def pretrain(
     commands.pretrain(
         method,
         data_name,
+        model=model,
+        weights=weights,
         epochs=epochs,
         batch_size=batch_size,
         crop=crop,
@@ -368,8 +379,9 @@ def weights_inspect(file: Annotated[Path, typer.Argument(help="A checkpoint, pub
 def weights_import(
     file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .pth.tar or .npz.")],
     data_name: Annotated[
-        str, typer.Option("--data", help="The unlabelled set it was trained on, as in cem500k.")
-    ] = "unknown",
+        str | None,
+        typer.Option("--data", help="The set it was trained on, as in cem500k (default: imagenet or unknown)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
     norms: Annotated[str | None, typer.Option(help="MEAN,STD of 0..1 grey values, where the file has none.")] = None,
     force: Annotated[bool, typer.Option(help="Replace another checkpoint.")] = False,
@@ -397,6 +409,14 @@ def list_models() -> None:
     from embench import commands
 
     commands.list_models()
+
+
+@listing.command("methods")
+def list_methods() -> None:
+    """Print the pre-training methods."""
+    from embench import commands
+
+    commands.list_methods()
 
 
 @listing.command("tasks")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from embench import store, tasks
 from embench.errors import BadInput, Interrupted, TrialsFailed, TryAgain
+from embench.model import GROUPS
 from embench.recipe import RECIPES, WholeImage
-from embench.registry import find_model, model_names
+from embench.registry import find_model, find_pretraining, model_names, pretraining_names
 
 if TYPE_CHECKING:
     from embench.executors import Executor
@@ -31,7 +32,7 @@ def run(*, models: list[str], executor: Executor, precision: str | None, device:
 
     if precision not in (None, "fp32", "bf16"):
         raise BadInput(f"--precision {precision}: use fp32 or bf16")
-    request = Request(models=model_names() if models == ["all"] else models, precision=precision, **asked)  # type: ignore[arg-type]
+    request = Request(models=models, precision=precision, **asked)  # type: ignore[arg-type]
     if not request.tasks and not request.suite and not prepared_published(request.data or store.data_folder()):
         log.info(
             "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
@@ -242,12 +243,31 @@ def serve(site: Path, port: int) -> None:
 
 
 def list_models() -> None:
-    """Print every registered adapter."""
+    """Print every registered adapter, group by group."""
+    models = [find_model(name) for name in model_names()]
+    rows = [
+        (
+            group,
+            model.name,
+            model.title,
+            getattr(model, "recipe", "–"),
+            getattr(model, "pretraining", None) or "none",
+        )
+        for group in GROUPS
+        for model in models
+        if model.group == group
+    ]
+    print_table(("group", "model", "title", "recipe", "pre-training"), rows)
+
+
+def list_methods() -> None:
+    """Print every registered pre-training method."""
     rows = []
-    for name in model_names():
-        model = find_model(name)
-        rows.append((name, model.title, getattr(model, "recipe", "–"), getattr(model, "pretraining", None) or "none"))
-    print_table(("model", "title", "recipe", "pre-training"), rows)
+    for name in pretraining_names():
+        method = find_pretraining(name)
+        network = f"any (default: {method.trains.name})" if method.takes_any_model else method.trains.name
+        rows.append((name, method.title, network, str(method.epochs), str(method.batch_size)))
+    print_table(("method", "title", "network", "epochs", "batch"), rows)
 
 
 def list_tasks(data: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,15 @@ from embench.files import check_writable
 from embench.model import SegmentationModel, TorchModel
 from embench.plan import TrialSpec
 from embench.recipe import Recipe
-from embench.registry import find_model
+from embench.registry import chosen_models, find_model
 from embench.results import TrialKey, fingerprint
+from embench.starts import check_wanted, find_start, only_imported, start_command, start_path
 from embench.store import data_folder, prepared_path
 from embench.task import Task
 from embench.trial import pairing
-from embench.weights import Weights, load_weights, weights_path
+from embench.weights import Weights, load_weights
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
     data = request.data or data_folder()
     here = find_device(request.device if device is None else "auto")
     chosen_tasks = choose_tasks(request, data)
-    adapters = [(spec, find_model(spec)) for spec in request.models]
+    adapters = choose_models(request, chosen_tasks)
     given = [load_weights(path) for path in request.weights]
-    _check_weights_wanted(given, [adapter for _, adapter in adapters])
+    check_wanted(given, [adapter for _, adapter in adapters if isinstance(adapter, TorchModel)])
     found = []
     for task in chosen_tasks:
         with tasks.open_prepared(task.name, data) as prepared:
@@ -78,7 +82,7 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
             published = own.for_task(task)
             recipe = overridden(published, request)
             iterations = request.iterations or task.iterations
-            weights = find_weights(adapter, task, recipe, given, data, here, request.threads)
+            weights = find_weights(adapter, task, recipe, given, data, here, request.threads, spec)
             same = pair == "default" and recipe == published and iterations == task.iterations
             stamp = fingerprint(task, data_hash, iterations)
             for seed in range(request.first_seed, request.first_seed + request.seeds):
@@ -103,6 +107,25 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
                     )
                 )
     return sorted(found, key=lambda trial: trial.seed)
+
+
+def choose_models(request: Request, chosen_tasks: Sequence[Task]) -> list[tuple[str, SegmentationModel]]:
+    """Return the models asked for, as they were named and built.
+
+    Of those that only a group named, what cannot start on a reduced task is left out, and said.
+    """
+    named, grouped = chosen_models(request.models)
+    found = [(spec, find_model(spec)) for spec in (*named, *grouped)]
+    if not any(task.scale == "tiny" for task in chosen_tasks):
+        return found
+    without = [
+        spec
+        for spec, adapter in found
+        if spec in grouped and isinstance(adapter, TorchModel) and only_imported(adapter)
+    ]
+    if without:
+        log.info("left out, as their weights are published for the full-size network alone: %s", ", ".join(without))
+    return [(spec, adapter) for spec, adapter in found if spec not in without]
 
 
 def choose_tasks(request: Request, data: Path) -> list[Task]:
@@ -148,31 +171,36 @@ def find_weights(
     data: Path,
     device: str,
     threads: int,
+    spec: str | None = None,
 ) -> Weights | None:
-    """Return the checkpoint a trial starts from: one given for its method, or the one made for the task's data.
+    """Return the checkpoint a trial starts from: one given that fits it, or the one made for the task's data.
 
     On generated data it is made here when it is not there; elsewhere its absence is an error that says what to
-    run. A pre-trained model is never trained from random weights.
+    run. A pre-trained model is never trained from random weights. ``spec`` is how the model was named.
     """
     if not isinstance(adapter, TorchModel) or adapter.pretraining is None:
         return None
-    method = adapter.pretraining
-    for weights in given:
-        if weights.card.method == method:
-            if weights.card.scale != recipe.scale:
-                raise BadInput(f"{weights.path}: scale {weights.card.scale}, but {recipe.name} is {recipe.scale}")
-            return weights
-    path = weights_path(method, task.pretraining, recipe.scale, data)
-    if not path.exists():
-        command = f"embench pretrain {method} --data {task.pretraining}"
-        if recipe.scale != "full":
-            command += f" --scale {recipe.scale}"
-        if not task.synthetic:
-            raise BadInput(f"{adapter.name} on {task.name}: no pre-trained weights at {path}; run: {command}")
-        from embench import pretraining
+    spec, scale = spec or adapter.name, recipe.scale
+    if found := find_start(adapter, spec, task.pretraining, scale, given, data):
+        return found
+    if scale == "tiny" and (method := only_imported(adapter)):
+        raise BadInput(f"{adapter.name} on {task.name}: {method} weights are published for the full-size network alone")
+    if not task.synthetic:
+        path = start_path(adapter, task.pretraining, scale, data)
+        command = start_command(adapter, spec, task.pretraining, scale)
+        raise BadInput(f"{adapter.name} on {task.name}: no pre-trained weights at {path}; run: {command}")
+    from embench import pretraining
 
-        pretraining.run(method, task.pretraining, scale=recipe.scale, device=device, threads=threads, data_folder=data)
-    return load_weights(path)
+    made = pretraining.run(
+        adapter.pretraining,
+        task.pretraining,
+        model=spec,
+        scale=scale,
+        device=device,
+        threads=threads,
+        data_folder=data,
+    )
+    return load_weights(made)
 
 
 def find_device(name: str) -> str:
@@ -209,11 +237,3 @@ def _check_numbers(request: Request) -> None:
         faults.append(f"--crop {request.crop}: must be a multiple of 32")
     if faults:
         raise BadInput(faults)
-
-
-def _check_weights_wanted(given: Sequence[Weights], adapters: Sequence[SegmentationModel]) -> None:
-    wanted = {adapter.pretraining for adapter in adapters if isinstance(adapter, TorchModel)}
-    for weights in given:
-        if weights.card.method not in wanted:
-            names = ", ".join(adapter.name for adapter in adapters)
-            raise BadInput(f"{weights.path}: made by {weights.card.method}, which none of {names} starts from")

@@ -28,13 +28,15 @@ from embench import claim, determinism, interrupt, provenance
 from embench.batched import Batched
 from embench.errors import BadInput, Diverged, Interrupted, TryAgain
 from embench.files import check_writable, remove, replacing, write_atomic
-from embench.registry import find_pretraining
+from embench.model import TorchModel
+from embench.registry import find_model, find_pretraining
+from embench.starts import check_wanted, find_start, start_command, start_path
 from embench.store import Prepared
 from embench.streams import entropy
 from embench.task import Scale
 from embench.training import load_state, normalised, place, polynomial, save_state
 from embench.unlabelled import Tiles, open_unlabelled
-from embench.weights import PretrainingCard, load_weights, save_weights, weights_path
+from embench.weights import PretrainingCard, Weights, load_weights, save_weights, weights_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,12 +96,23 @@ class Settings:
 
 
 class Pretraining:
-    """A way to pre-train a network. The loop does the rest.
+    """A way to pre-train the network of a model. The loop does the rest.
+
+    Parameters
+    ----------
+    model : TorchModel, optional
+        Whose network is trained, by default that of ``trains``.
+    start : Weights, optional
+        The checkpoint that this model itself starts from.
 
     Attributes
     ----------
     name, title : str
         ``name`` as registered under the entry points ``embench.pretraining``.
+    trains : type of TorchModel
+        The model whose network is trained unless another is given.
+    takes_any_model : bool
+        Whether another can be given.
     epochs, batch_size, crop, learning_rate, momentum, weight_decay
         As published.
     tiny : dict
@@ -110,6 +123,8 @@ class Pretraining:
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    trains: ClassVar[type[TorchModel]] = TorchModel
+    takes_any_model: ClassVar[bool] = False
     epochs: ClassVar[int] = 200
     batch_size: ClassVar[int]
     crop: ClassVar[int] = 224
@@ -117,7 +132,10 @@ class Pretraining:
     momentum: ClassVar[float] = 0.9
     weight_decay: ClassVar[float] = 1e-4
     tiny: ClassVar[dict[str, Any]] = {"epochs": 8, "batch_size": 16, "crop": 64}
-    crop_multiple: ClassVar[int] = 1
+    crop_multiple: int = 1
+
+    def __init__(self, model: TorchModel | None = None, start: Weights | None = None) -> None:
+        self.model, self.start = model or self.trains(), start
 
     def settings(self, scale: Scale = "full", **changes: Any) -> Settings:
         """Return the published settings (reduced at scale ``tiny``), with those ``changes`` that are not ``None``."""
@@ -128,6 +146,10 @@ class Pretraining:
     def rate(self, step: int, steps: int) -> float:
         """Return the factor on the learning rate used in ``step`` (from 0) of ``steps``; polynomial (protocol 4.2)."""
         return polynomial(step, steps)
+
+    def optimiser(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+        """Return what trains ``parameters``; SGD with the method's momentum and weight decay."""
+        return torch.optim.SGD(parameters, learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
 
     def augmentation(self, crop: int) -> Augment:
         """Return what makes, from a uint8 tile (Y, X) and a generator, the uint8 views (crop, crop) of one sample."""
@@ -464,12 +486,8 @@ def pretrain(
     with claimed, interrupt.deferred() as stop, _torch(threads, where), determinism.deterministic(where, deterministic):
         _seed(stream, _START)
         module = place(method.module(settings, len(tiles)), where)
-        optimiser = torch.optim.SGD(
-            [parameter for parameter in module.parameters() if parameter.requires_grad],
-            settings.learning_rate,
-            momentum=method.momentum,
-            weight_decay=method.weight_decay,
-        )
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        optimiser = method.optimiser(trained, settings.learning_rate)
         average = None
         if settings.ema:
             average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
@@ -640,6 +658,8 @@ def _facts(method: Pretraining, data: Prepared, settings: Settings, images: int)
             options[field.name] = value
     facts = {
         "method": method.name,
+        "model": method.model.name,
+        "start": method.start.hash if method.start else None,
         "data": data.spec.name,
         "data_hash": data.hash,
         "scale": settings.scale,
@@ -747,6 +767,8 @@ def run(
     method: str,
     data: str,
     *,
+    model: str | None = None,
+    weights: Path | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     crop: int | None = None,
@@ -773,6 +795,12 @@ def run(
     Parameters
     ----------
     method, data : str
+    model : str, optional
+        A registered name or ``path/to/file.py:Class``, where the method takes any. One that starts from this method
+        has its base trained, and finds the checkpoint by itself; another is trained as it is, in its own start. By
+        default the model that the method was published with.
+    weights : Path, optional
+        The checkpoint that the trained network itself starts from, where it does (ImageNet weights, say).
     epochs, batch_size, crop, learning_rate
         ``None``: as published, or the method's reduced ones at scale ``tiny``.
     scale : {"full", "tiny"}, optional
@@ -793,7 +821,7 @@ def run(
     Path
         The checkpoint.
     """
-    chosen: Pretraining = find_pretraining(method)()
+    trained = _trained_model(method, model)
     if out and out.suffix != ".safetensors":
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
     device = _device(device)
@@ -805,6 +833,8 @@ def run(
         world.wait()
         with open_unlabelled(data, data_folder) as prepared, _reporting(method, world) as report:
             scale = scale or prepared.spec.scale
+            start = _start_of(trained, prepared.spec.name, scale, weights, data_folder)
+            chosen = find_pretraining(method)(trained, start)
             settings = chosen.settings(
                 scale,
                 epochs=epochs,
@@ -825,7 +855,7 @@ def run(
                 chosen,
                 prepared,
                 settings,
-                out or weights_path(method, prepared.spec.name, scale, data_folder),
+                out or weights_path(method, prepared.spec.name, scale, data_folder, _other(chosen)),
                 device=device,
                 threads=threads or provenance.cores(),
                 workers=workers,
@@ -836,6 +866,40 @@ def run(
                 world=world,
                 report=report,
             )
+
+
+def _trained_model(method: str, spec: str | None) -> TorchModel:
+    """Return the model whose network is trained: the base of the one asked for, where that starts from this method."""
+    found = find_pretraining(method)
+    if spec is None:
+        return found.trains()
+    asked = find_model(spec)
+    if not isinstance(asked, TorchModel):
+        raise BadInput(f"--model {spec}: no torch network, so it cannot be pre-trained")
+    trained = asked.base() if asked.pretraining == method else asked
+    if type(trained) is not found.trains and not found.takes_any_model:
+        raise BadInput(f"--model {spec}: {method} pre-trains {found.trains.name} alone; leave out --model")
+    return trained
+
+
+def _start_of(model: TorchModel, data: str, scale: Scale, given: Path | None, folder: Path | None) -> Weights | None:
+    """Return the checkpoint that the network of ``model`` starts from before this pre-training; ``None``: random."""
+    if model.base is type(model):
+        if given:
+            raise BadInput(f"--weights {given}: {model.name} starts from random weights; leave out --weights")
+        return None
+    offered = [load_weights(given)] if given else []
+    check_wanted(offered, [model])
+    found = find_start(model, model.name, data, scale, offered, folder)
+    if found is None:
+        path, command = start_path(model, data, scale, folder), start_command(model, model.name, data, scale)
+        raise BadInput(f"{model.name}: no weights to start from at {path}; run: {command}, or give --weights FILE")
+    return found
+
+
+def _other(method: Pretraining) -> str | None:
+    """Return the name of the model when its network is not the method's own."""
+    return None if type(method.model) is method.trains else method.model.name
 
 
 def _device(name: str) -> str:

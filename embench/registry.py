@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embench.errors import BadInput
-from embench.model import SegmentationModel
+from embench.model import GROUPS, SegmentationModel
 from embench.names import check_name, unknown
 
+if TYPE_CHECKING:
+    from embench.pretraining import Pretraining
+
 GROUP = "embench.models"
+PRETRAINING = "embench.pretraining"
 
 
 def model_names() -> list[str]:
@@ -37,7 +43,7 @@ def find_model(spec: str) -> SegmentationModel:
         return _checked(_from_file(spec), spec)
     registered = _registered(GROUP)
     if spec not in registered:
-        raise unknown("model", spec, registered)
+        raise unknown("model", spec, [*registered, *GROUPS, "all"])
     return _checked(registered[spec].load(), spec)
 
 
@@ -53,9 +59,28 @@ def _registered(group: str) -> dict[str, EntryPoint]:
     return found
 
 
-def find_pretraining(name: str) -> type:
+def chosen_models(specs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the models that ``specs`` name, each once: those named, and those that a group or ``all`` stands for."""
+    named: dict[str, None] = {}
+    grouped: dict[str, None] = {}
+    for spec in specs:
+        if spec == "all":
+            grouped |= dict.fromkeys(model_names())
+        elif spec in GROUPS:
+            grouped |= dict.fromkeys(name for name in model_names() if find_model(name).group == spec)
+        else:
+            named[spec] = None
+    return list(named), [name for name in grouped if name not in named]
+
+
+def pretraining_names() -> list[str]:
+    """Return the names of the registered pre-training methods; none is imported."""
+    return list(_registered(PRETRAINING))
+
+
+def find_pretraining(name: str) -> type[Pretraining]:
     """Return the pre-training method registered as ``name``."""
-    registered = _registered("embench.pretraining")
+    registered = _registered(PRETRAINING)
     if name not in registered:
         raise unknown("pre-training", name, registered)
     return registered[name].load()
@@ -86,4 +111,6 @@ def _checked(adapter: object, spec: str) -> SegmentationModel:
     if not (isinstance(adapter, type) and issubclass(adapter, SegmentationModel)):
         raise BadInput(f"{spec}: not a model adapter; derive it from embench.model.TorchModel or SegmentationModel")
     check_name(adapter.name, f"{spec}: name")
+    if adapter.group not in GROUPS:
+        raise unknown(f"group of {spec}", adapter.group, GROUPS)
     return adapter()

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 class WeightsCard(BaseModel):
     """What is known of every checkpoint, whoever made it.
 
-    ``method`` is the pre-training's registered name, ``data`` and ``data_hash`` the unlabelled set (``None``: not at
-    hand to be hashed), ``norms`` the mean and standard deviation of 0..1 grey values used (``None``: not known).
+    ``method`` is the pre-training's registered name, ``model`` that of the model whose network it trained (``None``:
+    not recorded), ``start`` the hash of the checkpoint that this model started from (``None``: random). ``data`` and
+    ``data_hash`` are the set it learned from (``None``: not at hand to be hashed), ``norms`` the mean and standard
+    deviation of 0..1 grey values used (``None``: not known).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Name
+    model: Name | None = None
+    start: Digest | None = None
     data: Name
     data_hash: Digest | None
     scale: Scale
@@ -75,9 +79,13 @@ class Weights:
     path: Path
 
 
-def weights_path(method: str, data: str, scale: Scale, folder: Path | None = None) -> Path:
-    """Return where the checkpoint of ``method`` on the unlabelled set ``data`` stands."""
-    return (folder or data_folder()) / "weights" / f"{method}-{data}-{scale}.safetensors"
+def weights_path(method: str, data: str, scale: Scale, folder: Path | None = None, model: str | None = None) -> Path:
+    """Return where the checkpoint of ``method`` on the set ``data`` stands.
+
+    ``model`` names that whose network was trained, when it is not the method's own.
+    """
+    what = f"{method}+{model}" if model else method
+    return (folder or data_folder()) / "weights" / f"{what}-{data}-{scale}.safetensors"
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> str:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from baselines.transunet import TransUNetModel
-from embench.weights import matched
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from embench.weights import Weights
+from baselines.transunet import TransUNet768, TransUNetImageNet, TransUNetModel
 
 _CITATION = """@article{retina2025,
   title = {RETINA: Reconstruction-based Pre-Trained Enhanced TransUNet for Electron Microscopy Segmentation on the
@@ -25,28 +19,85 @@ class Retina(TransUNetModel):
     """The whole encoder is transferred and its transformer layers are frozen; all else is trained."""
 
     name = "retina"
+    group = "published"
     title = "RETINA"
     citation = _CITATION
     pretraining = "retina"
-    transferred: ClassVar[str] = _ENCODER
-    left_out: ClassVar[tuple[str, ...]] = ("decoder.", "FinalDecoder.", "segmentation_head.")
-
-    def start(self, network: nn.Module, weights: Weights) -> None:
-        from baselines.weights import check_size
-
-        check_size(weights.path, weights.tensors, network)
-        own = network.state_dict()
-        wanted = {key: tensor for key, tensor in own.items() if key.startswith(self.transferred)}
-        network.load_state_dict({**own, **matched(weights.path, weights.tensors, wanted, self.left_out)})
-        for name, parameter in network.named_parameters():
-            if name.startswith(_TRANSFORMER):
-                parameter.requires_grad_(False)
+    transferred: ClassVar[tuple[str, ...]] = (_ENCODER,)
+    frozen = (_TRANSFORMER,)
 
 
 class RetinaTransformerOnly(Retina):
     """The paper's wording: only the transformer layers are transferred (protocol 7.1)."""
 
     name = "retina-transformer-only"
+    group = "start"
     title = "RETINA, transformer layers only"
-    transferred = _TRANSFORMER
-    left_out = ("transformer.embeddings.", *Retina.left_out)
+    transferred = (_TRANSFORMER,)
+
+
+class RetinaAllParameters(Retina):
+    """All but the head is transferred, which the paper reports not to help (its section 4).
+
+    It does not say what was frozen: here the transformer layers, as in RETINA.
+    """
+
+    name = "retina-all-parameters"
+    group = "start"
+    title = "RETINA, all parameters transferred"
+    transferred = (_ENCODER, "decoder.")
+
+
+class Retina768(Retina):
+    """RETINA of the size of the published pre-training script (protocol 7.2)."""
+
+    name = "retina-768"
+    group = "start"
+    title = "RETINA, hidden size 768"
+    base = TransUNet768
+    hidden = 768
+
+
+class RetinaImageNetCEM(Retina768):
+    """Reconstruction pre-training that itself starts from ImageNet weights (protocol 4.5)."""
+
+    name = "retina-imagenet-cem"
+    group = "start"
+    title = "RETINA (ImageNet, then reconstruction)"
+    base = TransUNetImageNet
+
+
+class RetinaNoBrightnessContrast(Retina):
+    """Pre-trained without changes of brightness and contrast."""
+
+    name = "retina-no-brightness-contrast"
+    group = "ablation"
+    title = "RETINA, no brightness and contrast"
+    pretraining = "retina-no-brightness-contrast"
+
+
+class RetinaNoNoise(Retina):
+    """Pre-trained without Gaussian noise."""
+
+    name = "retina-no-noise"
+    group = "ablation"
+    title = "RETINA, no noise"
+    pretraining = "retina-no-noise"
+
+
+class RetinaNoBlur(Retina):
+    """Pre-trained without blur."""
+
+    name = "retina-no-blur"
+    group = "ablation"
+    title = "RETINA, no blur"
+    pretraining = "retina-no-blur"
+
+
+class RetinaNoHoles(Retina):
+    """Pre-trained without holes."""
+
+    name = "retina-no-holes"
+    group = "ablation"
+    title = "RETINA, no holes"
+    pretraining = "retina-no-holes"

@@ -9,11 +9,12 @@ import torch
 
 from embench import results, store
 from embench.experiment import Request, trials
-from embench.pretraining import Settings
-from embench.registry import find_pretraining
+from embench.model import TorchModel
+from embench.registry import find_model, find_pretraining, pretraining_names
+from embench.starts import start_path
 from embench.task import Item, Scoring, Task, UnlabelledSet
 from embench.trial import TrialSpec
-from embench.weights import PretrainingCard, save_weights, weights_path
+from embench.weights import PretrainingCard, save_weights
 
 TOY = Task(
     name="toy",
@@ -44,14 +45,31 @@ def make(folder: Path) -> Path:
     store.write(store.prepared_path("toy", folder), TOY, items)
     unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
     store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
-    for method in ("retina", "mocov2"):
-        torch.manual_seed(0)
-        made = find_pretraining(method)()
-        settings = made.settings("tiny", batch_size=4, epochs=1)
-        assert isinstance(settings, Settings)
-        tensors = made.weights(made.module(settings, 8))
-        save_weights(weights_path(method, "toy-unlabelled", "tiny", folder), tensors, card(method))
+    for model in ("retina", "unet-resnet50-mocov2"):
+        make_start(model, folder)
     return folder
+
+
+def make_start(spec: str, folder: Path) -> None:
+    """Make the checkpoint that a model starts from, of a random network, unless it starts at random or it is there."""
+    model = find_model(spec)
+    if not isinstance(model, TorchModel) or model.pretraining is None:
+        return
+    path = start_path(model, "toy-unlabelled", "tiny", folder)
+    if not path.exists():
+        torch.manual_seed(0)
+        about = card(model.pretraining, model=model.base.name, data=model.pretraining_data or "toy-unlabelled")
+        save_weights(path, pretrained_tensors(model), about)
+
+
+def pretrained_tensors(model: TorchModel) -> dict[str, torch.Tensor]:
+    """Return what the pre-training of ``model`` writes; of one that is only published, what is transferred."""
+    assert model.pretraining is not None
+    if model.pretraining not in pretraining_names():
+        own = model.network(1, "tiny").state_dict()
+        return {key: tensor for key, tensor in own.items() if key.startswith(model.transferred)}
+    method = find_pretraining(model.pretraining)(model.base())
+    return method.weights(method.module(method.settings("tiny", batch_size=4, epochs=1), 8))
 
 
 def card(method: str, **changes: object) -> PretrainingCard:
