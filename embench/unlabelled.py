@@ -15,6 +15,7 @@ from embench.errors import BadInput
 from embench.names import is_name, unknown
 from embench.store import Prepared
 from embench.task import Item, UnlabelledSet
+from embench.volumes import grey, open_volume
 
 SUFFIXES = (".tif", ".tiff", ".png")
 
@@ -124,42 +125,21 @@ def _pack(source: Path, folder: Path | None) -> Path:
                 return path
             if not isinstance(before.spec, UnlabelledSet) or before.spec.dataset != "folder":
                 raise BadInput(f"{path}: another prepared set of this name; rename the folder {source}")
-    if faults := [fault for file in files if (fault := _image_fault(file))]:
+    faults: list[str] = []
+    for file in files:
+        try:
+            volume = open_volume(file)
+            if volume.dtype != np.uint8 or volume.channels > 1 or volume.is_indexed:
+                found = "a palette" if volume.is_indexed else f"{volume.channels} channel(s)"
+                remedy = "convert it to 8-bit grey, stretching the same range in every image"
+                faults.append(f"{file}: {volume.dtype} with {found}; {remedy}")
+        except BadInput as error:
+            faults += error.lines
+    if faults:
         raise BadInput(faults)
     items = (
-        Item("train", str(file.relative_to(source)).replace(os.sep, ":"), _read_image(file), origin=str(file))
+        Item("train", str(file.relative_to(source)).replace(os.sep, ":"), grey(open_volume(file)), origin=str(file))
         for file in files
     )
     store.write(path, UnlabelledSet(name=name, title=source.resolve().name, dataset="folder"), items, card)
     return path
-
-
-def _image_fault(file: Path) -> str | None:
-    """Return what is wrong with a file, from its header."""
-    import tifffile
-    from PIL import Image, UnidentifiedImageError
-
-    remedy = "convert it to 8-bit grey, stretching the same range in every image"
-    try:
-        if file.suffix.lower() == ".png":
-            with Image.open(file) as image:
-                return None if image.mode == "L" else f"{file}: PNG of mode {image.mode}; {remedy}"
-        with tifffile.TiffFile(file) as tiff:
-            series = tiff.series[0]
-            if series.dtype == np.uint8 and len(series.shape) in (2, 3) and not series.keyframe.samplesperpixel > 1:
-                return None
-            return f"{file}: {series.dtype} of shape {series.shape}; {remedy}"
-    except (OSError, UnidentifiedImageError, tifffile.TiffFileError, IndexError) as error:
-        return f"{file}: cannot be read ({type(error).__name__}); remove it or fetch it again"
-
-
-def _read_image(file: Path) -> NDArray[np.uint8]:
-    """Return an image as (Z, Y, X)."""
-    import tifffile
-    from PIL import Image
-
-    if file.suffix.lower() == ".png":
-        with Image.open(file) as image:
-            return np.asarray(image)[None]
-    image_ZYX = tifffile.imread(file)
-    return image_ZYX if image_ZYX.ndim == 3 else image_ZYX[None]

@@ -4,6 +4,9 @@ A :class:`Stored` volume gives sections exactly as the file holds them. :func:`g
 the uint8 sections of a prepared file; they refuse what has no exact counterpart there. Nothing is thresholded,
 clipped, scaled or resized unless a function is asked to, by name.
 
+Files come from strangers, and their parsers crash: :func:`open_volume` reads in a child process with limits
+(:mod:`embench.guarded`).
+
 Formats: PNG, TIFF (one or many pages), NIfTI, NRRD, HDF5, OME-Zarr. NIfTI and NRRD store X first and are turned to ZYX;
 flips and orientations in their headers are not applied: voxels are taken as stored.
 """
@@ -12,6 +15,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench import guarded
 from embench.errors import BadInput
 from embench.task import Sections, Split
 
@@ -33,7 +39,7 @@ Convert = Callable[[NDArray[Any]], NDArray[np.uint8]]
 
 _LARGEST_SECTION = 2**31
 """Bytes; a file that declares more is broken or hostile."""
-_UNCHECKED = 2**30
+_UNCHECKED = 2**28
 """Bytes; up to this a declared size needs no data behind it."""
 _LARGEST_RATIO = 10_000
 """Of declared to stored bytes above that; no real image compresses so well."""
@@ -59,6 +65,10 @@ class Stored:
         Sections that are best read at once: they are kept until the next ones are asked for.
     voxel_size : tuple of float or None
         ZYX nanometres, where the file states them with their unit.
+    is_indexed : bool
+        Whether values are places in a palette of other colours: fit for labels, not for grey.
+    channels : int
+        Of a coloured picture; 1 otherwise.
     """
 
     def __init__(
@@ -69,25 +79,38 @@ class Stored:
         read: Callable[[int, int], NDArray[Any]],
         together: int = 1,
         voxel_size: VoxelSize | None = None,
+        is_indexed: bool = False,
+        channels: int = 1,
     ) -> None:
         depth, height, width = shape
+        if dtype.kind not in "biuf":
+            raise BadInput(f"{origin}: voxels of type {dtype}; expected numbers")
         if height * width * dtype.itemsize > _LARGEST_SECTION:
             raise BadInput(f"{origin}: declares sections of {height} x {width} {dtype}; over {_LARGEST_SECTION} bytes")
         self.origin, self.shape, self.dtype, self.voxel_size = origin, shape, dtype, voxel_size
-        self._read, self._together = read, max(1, min(together, depth))
+        self.is_indexed, self.channels = is_indexed, channels
+        self._read, self.together = read, max(1, min(together, depth))
         self._start, self._slab = 0, np.empty((0, height, width), dtype)
 
     def __getitem__(self, z: int) -> NDArray[Any]:
         """Return section ``z``, (Y, X) or (Y, X, C), as stored."""
         if not self._start <= z < self._start + len(self._slab):
-            start = z - z % self._together
+            start = z - z % self.together
             with reading(self.origin):
-                self._slab = self._read(start, min(start + self._together, self.shape[0]))
+                self._slab = self.slab(start, min(start + self.together, self.shape[0]))
             self._start = start
         section = self._slab[z - self._start]
         if z == self.shape[0] - 1:  # nothing is held after the last section
             self._start, self._slab = 0, self._slab[:0]
         return section
+
+    def slab(self, start: int, stop: int) -> NDArray[Any]:
+        """Return sections ``start..stop``, (Z, Y, X) or (Z, Y, X, C), as stored."""
+        found = self._read(start, stop)
+        if found.shape[:3] != (stop - start, *self.shape[1:]) or found.dtype != self.dtype:
+            held, said = f"{found.dtype} {found.shape[1:]}", f"{self.dtype} {self.shape[1:]}"
+            raise BadInput(f"{self.origin}: holds {held} where it says {said}; export it again")
+        return found
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[z] for z in range(self.shape[0]))
@@ -163,9 +186,77 @@ def open_volume(path: Path) -> Stored:
     BadInput
         Absent, unreadable, of another format, not two- or three-dimensional, or of absurd declared size.
     """
-    file, inside = _parts(path)
+    file, _ = _parts(path)
+    size = _size(file)
+    facts = guarded.call(_header, str(path), where=path, size=size)
+    shape, dtype = tuple(facts["shape"]), np.dtype(facts["dtype"])
+    section = int(np.prod(shape[1:])) * dtype.itemsize * facts["channels"]
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        needed = size + (stop - start) * section
+        return guarded.call(_voxels, str(path), start, stop, where=facts["origin"], size=needed)
+
+    voxel_size = tuple(facts["voxel_size"]) if facts["voxel_size"] else None
+    more = {key: facts[key] for key in ("origin", "together", "is_indexed", "channels")}
+    return Stored(shape=shape, dtype=dtype, read=read, voxel_size=voxel_size, **more)
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder (Zarr); refuse what is neither, and links in a folder."""
     if not file.exists():
         raise BadInput(f"{file}: no such file")
+    total = 0
+    for each in (*file.rglob("*"), file) if file.is_dir() else (file,):
+        mode = each.stat().st_mode if each == file else each.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            raise BadInput(f"{each}: a symbolic link inside {file.name}; refused")
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise BadInput(f"{each}: a pipe or a device; refused")
+        total += each.stat().st_size if stat.S_ISREG(mode) else 0
+    return total
+
+
+# In the child
+
+
+_OPENED: OrderedDict[tuple[str, int, int], Stored] = OrderedDict()
+_MOST_OPENED = 16
+
+
+def _header(path: str) -> dict[str, Any]:
+    volume = _opened(path)
+    return {
+        "origin": volume.origin,
+        "shape": volume.shape,
+        "dtype": volume.dtype.str,
+        "together": volume.together,
+        "voxel_size": volume.voxel_size,
+        "is_indexed": volume.is_indexed,
+        "channels": volume.channels,
+    }
+
+
+def _voxels(path: str, start: int, stop: int) -> NDArray[Any]:
+    volume = _opened(path)
+    with reading(volume.origin):
+        return volume.slab(start, stop)
+
+
+def _opened(path: str) -> Stored:
+    """Open a volume here, or take it from those opened last; none is held open."""
+    about = os.stat(_parts(Path(path))[0])
+    key = (path, about.st_mtime_ns, about.st_size)
+    if key not in _OPENED:
+        _OPENED[key] = _open(Path(path))
+        while len(_OPENED) > _MOST_OPENED:
+            _OPENED.popitem(last=False)
+    _OPENED.move_to_end(key)
+    return _OPENED[key]
+
+
+def _open(path: Path) -> Stored:
+    """Open a volume in this very process."""
+    file, inside = _parts(path)
     name = file.name.lower()
     with reading(path):
         if name.endswith(".png"):
@@ -209,6 +300,7 @@ def grey(volume: Stored) -> Sections:
     BadInput
         At once for another dtype; on reading, for channels that differ.
     """
+    _check_grey(volume)
     if volume.dtype != np.uint8:
         raise BadInput(
             f"{volume.origin}: {volume.dtype} grey values; images must be 8-bit, or say how to scale them: "
@@ -236,6 +328,7 @@ def scaled(
     BadInput
         NaN or infinite voxels, or a volume of one grey value.
     """
+    _check_grey(volume)
     origin, depth = volume.origin, volume.shape[0]
     limits = (low, high) if low is not None and high is not None else None
     failure: BadInput | None = None
@@ -275,6 +368,11 @@ def scaled(
         return values.clip(0, 255).astype(np.uint8)
 
     return Computed(volume.shape, section)
+
+
+def _check_grey(volume: Stored) -> None:
+    if volume.is_indexed:
+        raise BadInput(f"{volume.origin}: a picture with a palette of colours; save it as grey values")
 
 
 def labels(volume: Stored, values: Sequence[int] | None = None) -> Sections:
@@ -386,7 +484,14 @@ def _png(file: Path) -> Stored:
         width, height = picture.size
         dtype = {"1": np.bool_, "I;16": np.uint16, "I": np.int32, "F": np.float32}.get(picture.mode, np.uint8)
         _check_declared(file, width * height, file.stat().st_size)
-    return Stored(str(file), (1, height, width), np.dtype(dtype), read)
+        is_indexed = picture.mode == "P" and not _is_grey_ramp(picture.getpalette() or [])
+        channels = len(picture.getbands())
+    return Stored(str(file), (1, height, width), np.dtype(dtype), read, is_indexed=is_indexed, channels=channels)
+
+
+def _is_grey_ramp(palette: Sequence[int]) -> bool:
+    """Whether every place of a palette is the grey of its own number."""
+    return all(value == place // 3 for place, value in enumerate(palette))
 
 
 def _tiff(file: Path) -> Stored:
@@ -425,7 +530,7 @@ def _tiff(file: Path) -> Stored:
             mapped = tifffile.memmap(file, mode="r").reshape(full)
             return np.array(mapped[start:stop])
 
-    return Stored(str(file), shape, dtype, read, together)
+    return Stored(str(file), shape, dtype, read, together, channels=colours)
 
 
 def _nifti(file: Path) -> Stored:
@@ -579,10 +684,8 @@ def _zarr(folder: Path, inside: str | None) -> Stored:
         raise BadInput(f"{folder}: shape {array.shape}; expected one channel and one time point")
     shape = _zyx(folder, array.shape[max(0, lead) :])
     dtype = np.dtype(array.dtype)
-    stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    _check_declared(folder, int(np.prod(shape)) * dtype.itemsize, stored)
-    if outside := [link for link in folder.rglob("*") if link.is_symlink()]:
-        raise BadInput(f"{outside[0]}: a symbolic link inside {folder.name}; refused")
+    _check_codecs(folder, array)
+    _check_declared(folder, int(np.prod(shape)) * dtype.itemsize, _size(folder))
 
     def read(start: int, stop: int) -> NDArray[Any]:
         where = (0,) * max(0, lead) + ((slice(start, stop),) if lead >= 0 else ())
@@ -591,6 +694,37 @@ def _zarr(folder: Path, inside: str | None) -> Stored:
     chunk = array.chunks[lead] if lead >= 0 else 1
     voxel_size = _zarr_voxel_size(scales[0]) if scales else None
     return Stored(str(folder), shape, dtype, read, _together(shape, dtype, chunk), voxel_size)
+
+
+_CODECS = {
+    *("bytes", "endian", "transpose", "sharding_indexed", "crc32c", "crc32", "adler32", "fletcher32", "bitround"),
+    *("blosc", "gzip", "zlib", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "packbits", "quantize"),
+    *("fixedscaleoffset", "astype"),
+}
+"""What may stand between the bytes of a chunk and its voxels; some others (``pickle``) run what they are given."""
+
+
+def _check_codecs(folder: Path, array: Any) -> None:
+    waiting: list[Any] = [array.metadata.to_dict()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [inner for key, inner in value.items() if key not in ("attributes", "fill_value")]
+            codec = value.get("id") or ("configuration" in value and value.get("name"))
+            if isinstance(codec, str) and codec not in _NO_CODECS:
+                name = codec.removeprefix("numcodecs.").lower()
+                if name not in _CODECS:
+                    raise BadInput(f"{folder}: voxels behind the codec {codec[:80]!r}, which is not used here; refused")
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif hasattr(value, "to_dict"):
+            waiting.append(value.to_dict())
+        elif hasattr(value, "get_config"):
+            waiting.append(value.get_config())
+
+
+_NO_CODECS = {"regular", "default", "v2"}
+"""Names of what else has a configuration in Zarr's metadata: grids of chunks and ways of naming them."""
 
 
 def _zarr_voxel_size(scale: dict[str, Any]) -> VoxelSize | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench import guarded
 from embench.errors import BadInput
 from embench.leakage import KNOWN_OVERLAP, SIDE, padded
 from embench.task import Dataset, Item, UnlabelledSet
@@ -85,21 +86,25 @@ class PatchFiles:
                 yield error
 
     def _read(self, name: str) -> NDArray[np.uint8]:
-        from PIL import Image
-
         where = f"{self.source}: entry {name}" if self.is_zip else str(self.source / name)
         with reading(where):
-            file: Any = io.BytesIO(_archive(self.source).read(name)) if self.is_zip else self.source / name
-            with Image.open(file) as picture:
-                mode, (width, height), pages = picture.mode, picture.size, getattr(picture, "n_frames", 1)
-                if mode != "L" or pages > 1:
-                    found = f"{pages} pages" if pages > 1 else f"mode {mode}"
-                    raise BadInput(f"{where}: {found}; expected one 8-bit grey picture")
-                if width > SIDE or height > SIDE:
-                    raise BadInput(
-                        f"{where}: {height} x {width}; expected at most {SIDE} x {SIDE}; cut it with --tiles"
-                    )
-                return np.asarray(picture)
+            file = _archive(self.source).read(name) if self.is_zip else str(self.source / name)
+        return guarded.call(_patch, file, where, where=where)
+
+
+def _patch(file: str | bytes, where: str) -> NDArray[np.uint8]:
+    """Read a patch (Y, X) from a file or its content; for :func:`embench.guarded.call`."""
+    from PIL import Image
+
+    source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
+    with reading(where), Image.open(source) as picture:
+        mode, (width, height), pages = picture.mode, picture.size, getattr(picture, "n_frames", 1)
+        if mode != "L" or pages > 1:
+            found = f"{pages} pages" if pages > 1 else f"mode {mode}"
+            raise BadInput(f"{where}: {found}; expected one 8-bit grey picture")
+        if width > SIDE or height > SIDE:
+            raise BadInput(f"{where}: {height} x {width}; expected at most {SIDE} x {SIDE}; cut it with --tiles")
+        return np.asarray(picture)
 
 
 @cache

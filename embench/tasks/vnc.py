@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from embench.errors import BadInput
 from embench.task import Dataset, Item, Scoring, Split, Task, UnlabelledSet
+from embench.volumes import open_volume
 
 _VOXEL = (50.0, 4.6, 4.6)
 _LICENCE = "CC BY-NC-SA 3.0"
@@ -98,13 +99,11 @@ class _Stack:
 
 
 def _read(file: Path) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file) as picture:
-            section = np.asarray(picture)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise BadInput(f"{file}: cannot be read as a picture ({type(error).__name__}); fetch it again") from None
+    stored = open_volume(file)
+    if stored.is_indexed or stored.shape[0] > 1:
+        found = "a palette of colours" if stored.is_indexed else f"{stored.shape[0]} pages"
+        raise BadInput(f"{file}: {found}; expected an 8-bit grey picture")
+    section = stored[0]
     if section.dtype == np.bool_:
         section = section.astype(np.uint8) * 255
     if section.ndim != 2 or section.dtype != np.uint8:
