@@ -117,9 +117,9 @@ class _Child:
         answer: dict[str, Any] = json.loads(line)
         if "shape" in answer:
             array = np.empty(answer.pop("shape"), np.dtype(answer.pop("dtype")))
-            view = memoryview(array.reshape(-1).view(np.uint8))
+            view = array.reshape(-1).view(np.uint8).data
             while view:
-                if not (got := self.out.readinto(view)):  # type: ignore[attr-defined]
+                if not (got := self.out.readinto(view)):
                     raise EOFError
                 view = view[got:]
             answer["array"] = array
