@@ -11,6 +11,7 @@ from torch import Tensor, distributed, nn
 
 from baselines.unet_resnet50 import UNetResNet50
 from baselines.views import TwoViews
+from embench.batched import Batched
 from embench.pretraining import Augment, Pretraining, Settings
 
 QUEUE = {"full": 65536, "tiny": 1024}
@@ -104,6 +105,9 @@ class MoCoV2(Pretraining):
 
     def augmentation(self, crop: int) -> Augment:
         return TwoViews(crop)
+
+    def batched(self, crop: int) -> Batched:
+        return TwoViews(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         encoder: Any = self.model.network(1, settings.scale).encoder

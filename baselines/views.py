@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embench import augment
 from embench.augment import Augmentation
+from embench.batched import Batched, Blur, Chain, Geometry, Jitter, Noise, edge_of, kernel_of_sigma
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NOISE_VARIANCE = (1e-5, 1e-4)
 """Of grey values as fractions."""
+SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
+"""Area of the random resized crop, of the image's, and its width / height."""
+JITTER = (0.6, 1.4)
+"""Factors on brightness and contrast."""
+SIGMA = (0.1, 2.0)
+"""Of the blur, pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +55,30 @@ class TwoViews(Augmentation):
     def _pipeline(self) -> Any:
         def jitter() -> Any:
             return augment.albumentations().ColorJitter(
-                brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(1.0, 1.0), hue=(0.0, 0.0), p=1.0
+                brightness=JITTER, contrast=JITTER, saturation=(1.0, 1.0), hue=(0.0, 0.0), p=1.0
             )
 
         return augment.compose(
             lambda: augment.rotate(180),
-            lambda: augment.random_resized_crop(self.crop, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)),
+            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
             jitter,
-            lambda: augment.sigma_blur(0.1, 2.0),
+            lambda: augment.sigma_blur(*SIGMA),
             augment.horizontal_flip,
             augment.vertical_flip,
             lambda: augment.faint_gauss_noise(*NOISE_VARIANCE),
+        )
+
+    def batched(self) -> BatchedViews:
+        """Return the same distribution for whole batches on a device."""
+        low, high = map(math.log, NOISE_VARIANCE)
+        return BatchedViews(
+            # Flips before the rotation and the crop are as good as after them: both are drawn without a handedness.
+            Geometry(self.crop, 180, scale=SCALE, ratio=RATIO),
+            Chain(
+                Jitter(*JITTER),
+                Blur(kernel_of_sigma(*SIGMA), edge_of(SIGMA[1])),
+                Noise(lambda rng: 255**2 * math.exp(rng.uniform(low, high))),
+            ),
         )
 
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -80,3 +105,24 @@ class TwoViews(Augmentation):
         view1_YX = augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX)
         view2_YX = augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX)
         return view1_YX, view2_YX
+
+
+class BatchedViews(Batched):
+    """Both views of a batch of tiles; see :meth:`TwoViews.batched`."""
+
+    def __init__(self, geometry: Geometry, alteration: Chain) -> None:
+        self.geometry, self.alteration = geometry, alteration
+
+    def draw_one(self, rng: np.random.Generator, height: int, width: int) -> list[float]:
+        views = ((*self.geometry.draw(rng, height, width), *self.alteration.draw(rng)) for _ in range(2))
+        return [number for view in views for number in view]
+
+    def alter(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> tuple[Tensor, ...]:
+        return tuple(
+            self.alteration(
+                self.geometry(images_BYX, numbers[:, : self.geometry.numbers]),
+                numbers[:, self.geometry.numbers :],
+                [2 * seed + view for seed in seeds],
+            )
+            for view, numbers in enumerate(drawn.chunk(2, dim=1))
+        )

@@ -206,6 +206,30 @@ class BrightnessContrast:
         return truncated(images_BYX * factor + summand)
 
 
+class Jitter:
+    """Brightness and contrast multiplied by factors uniform in low..high, in random order (torchvision's jitter).
+
+    The contrast is about the mean of the image as it is then.
+    """
+
+    numbers = 4
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high
+
+    def draw(self, rng: np.random.Generator) -> list[float]:
+        """Return, for the first and the second of both: the factor on grey values, and that on their mean."""
+        brightness, contrast = rng.uniform(self.low, self.high, 2)
+        both = [(brightness, 0.0), (contrast, 1 - contrast)]
+        first = int(rng.random() < 0.5)
+        return [*both[first], *both[1 - first]]
+
+    def __call__(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> Tensor:
+        for factor, share in (drawn[:, :2, None, None].unbind(1), drawn[:, 2:, None, None].unbind(1)):
+            images_BYX = truncated(images_BYX * factor + images_BYX.mean((1, 2), keepdim=True) * share)
+        return images_BYX
+
+
 class Noise:
     """Adds N(0, variance) to every pixel at p 0.5.
 
@@ -270,6 +294,21 @@ class Blur:
 def kernel_of_edge(rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a kernel of one of the published edges, sigma following from it (protocol 4.1)."""
     return _kernel(augment.KERNELS[rng.integers(len(augment.KERNELS))], 0.0)
+
+
+def kernel_of_sigma(low: float, high: float) -> Callable[[np.random.Generator], NDArray[np.float64]]:
+    """Return what draws a kernel of sigma uniform in low..high pixels, its edge following from it as in OpenCV."""
+
+    def draw(rng: np.random.Generator) -> NDArray[np.float64]:
+        sigma = rng.uniform(low, high)
+        return gaussian_kernel(edge_of(sigma), sigma)
+
+    return draw
+
+
+def edge_of(sigma: float) -> int:
+    """Return the edge of the kernel that OpenCV gives bytes for a sigma."""
+    return round(6 * sigma + 1) | 1
 
 
 @cache

@@ -16,8 +16,19 @@ from scipy import stats
 from test_augment import applied, close_to_golden, formula_image, store
 from torch import Tensor
 
+from baselines.views import JITTER, TwoViews
 from embench import augment
-from embench.batched import Blur, BrightnessContrast, Geometry, Holes, Noise, gaussian_kernel, reflected
+from embench.batched import (
+    Blur,
+    BrightnessContrast,
+    Geometry,
+    Holes,
+    Jitter,
+    Noise,
+    gaussian_kernel,
+    kernel_of_sigma,
+    reflected,
+)
 from retina.corruption import HOLE, RATIO, SCALE, BatchedCorruption, Corruption
 
 GOLDEN = Path(__file__).parent / "data" / "augment" / "batched.npz"
@@ -235,15 +246,81 @@ def test_whole_pictures_have_the_same_statistics() -> None:
     singles = [one(tile, rng) for _ in range(count)]
     made = many(many.draw([tile] * count, [np.random.default_rng((3, n)) for n in range(count)], 64), CPU)
     for column, views in enumerate(made):
-        theirs = np.array([single[column] for single in singles], float)
-        ours = views.numpy().astype(float)
-        for statistic in (
-            lambda pictures: pictures.mean(axis=(1, 2)),
-            lambda pictures: pictures.std(axis=(1, 2)),
-            lambda pictures: np.abs(np.diff(pictures, axis=2)).mean(axis=(1, 2)),
-            lambda pictures: (pictures == 0).mean(axis=(1, 2)),
-        ):
-            same(statistic(ours), statistic(theirs))
+        have_the_same_statistics(views.numpy().astype(float), np.array([single[column] for single in singles], float))
+
+
+def have_the_same_statistics(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """Mean, contrast, roughness and blackness of pictures (B, Y, X)."""
+    for statistic in (
+        lambda pictures: pictures.mean(axis=(1, 2)),
+        lambda pictures: pictures.std(axis=(1, 2)),
+        lambda pictures: np.abs(np.diff(pictures, axis=2)).mean(axis=(1, 2)),
+        lambda pictures: (pictures == 0).mean(axis=(1, 2)),
+    ):
+        same(statistic(ours), statistic(theirs))
+
+
+# Two views
+
+
+def test_jitter_equals_that_of_one_image() -> None:
+    image, jitter = cv2.GaussianBlur(formula_image(48, 48), (0, 0), 2), Jitter(*JITTER)
+    for seed in range(20):
+        row, expected = jitter.draw(np.random.default_rng(seed)), image
+        for factor, share in (row[:2], row[2:]):
+            table = np.arange(256).astype(np.float32) * factor + expected.mean() * share
+            expected = cv2.LUT(expected, np.clip(table, 0, 255).astype(np.uint8))
+        difference = np.abs(jitter(tensor(image), torch.tensor([row], dtype=torch.float32), [0])[0].numpy() - expected)
+        assert difference.max() <= 2
+        assert difference.mean() < 0.2
+
+
+def test_views_are_drawn_as_by_the_library() -> None:
+    library, rng, image = TwoViews(32), np.random.default_rng(0), formula_image(40, 32)
+    theirs = []
+    for _ in range(600):
+        library(image, rng)
+        theirs.append(applied(library._pipeline.transforms))
+    batched = TwoViews(32).batched()
+    rows = np.array([batched.draw_one(rng, 40, 32) for _ in range(600)])
+    one, other = np.split(rows, 2, axis=1)
+    boxes = np.array([drawn["RandomResizedCrop"]["crop_coords"] for drawn in theirs])
+    matrices = [drawn["Rotate"]["matrix"] for drawn in theirs if "Rotate" in drawn]
+    jitters = [drawn["ColorJitter"] for drawn in theirs]
+    for view in (one, other):
+        same(view[:, 7] * view[:, 8], np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+        same(view[:, 8] / view[:, 7], np.divide(*(boxes[:, 2:] - boxes[:, :2]).T))
+        same(view[view[:, 4] != 0, 4], [math.atan2(matrix[0, 1], matrix[0, 0]) for matrix in matrices])
+        bright_first = view[:, 10] == 0
+        low, high = stats.binom.interval(0.999, 600, 0.5)
+        assert low <= bright_first.sum() <= high
+        same(np.where(bright_first, view[:, 9], view[:, 11]), [jitter["brightness"] for jitter in jitters])
+        same(np.where(bright_first, view[:, 11], view[:, 9]), [jitter["contrast"] for jitter in jitters])
+        sigma = view[view[:, -1] > 0, -1]
+        assert low <= len(sigma) <= high
+        assert stats.kstest(np.log((sigma / 255) ** 2), stats.uniform(np.log(1e-5), np.log(10)).cdf).pvalue > 0.001
+        blurred = view[:, 13:-1].max(axis=1) < 1
+        assert low <= blurred.sum() <= high
+    assert np.abs(np.corrcoef(one[:, [4, 5, 7, 9]].T, other[:, [4, 5, 7, 9]].T)[:4, 4:]).max() < 0.15
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.1, 2.0])
+def test_blur_of_a_sigma_equals_that_of_one_image(sigma: float) -> None:
+    image = formula_image(64, 64)
+    kernel = kernel_of_sigma(sigma, sigma)(np.random.default_rng(0))
+    row = torch.from_numpy(np.pad(kernel, (13 - len(kernel)) // 2)).float()[None]
+    expected = cv2.GaussianBlur(image, (0, 0), sigma)
+    assert np.abs(Blur(lambda rng: kernel, 13)(tensor(image), row, [0])[0].numpy() - expected).max() <= 1
+
+
+def test_whole_views_have_the_same_statistics() -> None:
+    tile, rng, count = formula_image(64, 64), np.random.default_rng(2), 500
+    one, many = TwoViews(64), TwoViews(64).batched()
+    theirs = np.array([one(tile, rng)[0] for _ in range(count)], float)
+    made = many(many.draw([tile] * count, [np.random.default_rng((3, n)) for n in range(count)], 64), CPU)
+    assert not torch.equal(*made)
+    for views in made:
+        have_the_same_statistics(views.numpy().astype(float), theirs)
 
 
 # What a sample depends on

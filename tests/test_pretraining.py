@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
 from baselines.unet_resnet50 import unet
 from embench import pretraining, store
+from embench.batched import Batched
 from embench.errors import BadInput, Diverged
 from embench.pretraining import Pretraining, Settings, World, pretrain
 from embench.registry import find_model, find_pretraining
@@ -58,9 +60,22 @@ class Toy(Pretraining):
         corrupted, clean = batch
         return (module(corrupted) - clean).square().mean()
 
+    def batched(self, crop: int) -> Batched:
+        return Corruption(crop).batched()
+
+
+class Plain(Toy):
+    """No batch norm and no dropout, which see the parts into which a batch is cut."""
+
+    name = "plain"
+
+    def module(self, settings: Settings, images: int) -> nn.Module:
+        return nn.Conv2d(1, 1, 3, padding=1)
+
 
 def method(name: str) -> Pretraining:
-    return Toy() if name == "toy" else find_pretraining(name)()
+    ours = {"toy": Toy, "plain": Plain}
+    return ours[name]() if name in ours else find_pretraining(name)()
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +155,20 @@ def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == whole[3:]
 
 
+@pytest.mark.parametrize("views", ["host", "device"])
+def test_samples_do_not_depend_on_how_many_processes_share_them(data: Prepared, views: str) -> None:
+    settings, tiles = short("toy", views=views), Tiles(data, 32)
+    samples = pretraining._Samples(tiles, Toy(), settings)
+
+    def views_of(world: World) -> list[Tensor]:
+        keys = next(pretraining._batches(len(tiles), settings, 2, world))
+        return list(samples.views(samples[keys], torch.device("cpu")))
+
+    whole, ranks = views_of(World()), [views_of(World(rank, 4)) for rank in range(4)]
+    for view, *parts in zip(whole, *ranks, strict=True):
+        assert torch.equal(view, torch.stack(parts, dim=1).flatten(0, 1))
+
+
 def test_folder_of_images_is_packed_once(tmp_path: Path) -> None:
     source = tmp_path / "My images"
     source.mkdir()
@@ -212,6 +241,40 @@ def test_killed_and_resumed_equals_uninterrupted(data: Prepared, tmp_path: Path,
     assert out.read_bytes() == whole.read_bytes()
     assert load_weights(out).card.loss_curve == load_weights(whole).card.loss_curve
     assert not out.with_suffix(".state").exists()
+
+
+@pytest.mark.parametrize("changes", [{"views": "device"}, {"ema": 0.9}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("name", ["toy", "mocov2"])
+def test_every_way_of_running_resumes_exactly(
+    data: Prepared, tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    settings = short(name, batch_size=16, **changes)
+    whole = pretrain(method(name), data, settings, tmp_path / "whole.safetensors", workers=1)
+    out = tmp_path / "resumed.safetensors"
+    with pytest.raises(Killed):
+        pretrain(method(name), data, settings, out, save_every_seconds=0, report=killed_after(3))
+    pretrain(method(name), data, settings, out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert load_weights(out).card.options | changes == load_weights(out).card.options
+
+
+def test_moving_average_is_what_is_written(data: Prepared, tmp_path: Path) -> None:
+    class Watched(Toy):
+        def stepped(self, module: nn.Module) -> None:
+            self.seen = [*getattr(self, "seen", []), {k: v.clone() for k, v in module.state_dict().items()}]
+
+    watched = Watched()
+    weights = load_weights(pretrain(watched, data, short("toy", ema=0.75), tmp_path / "toy.safetensors"))
+    assert len(watched.seen) == weights.card.iterations
+    for name, found in weights.tensors.items():
+        expected = watched.seen[0][name]
+        for after in watched.seen[1:]:
+            expected = after[name] if "running" in name or "num" in name else 0.75 * expected + 0.25 * after[name]
+        torch.testing.assert_close(found, expected)
+    plain = load_weights(pretrain(Toy(), data, short("toy"), tmp_path / "plain.safetensors"))
+    assert "ema" not in plain.card.options
+    assert not torch.equal(plain.tensors["0.weight"], weights.tensors["0.weight"])
+    torch.testing.assert_close(plain.tensors["0.weight"], watched.seen[-1]["0.weight"])
 
 
 def test_workers_do_not_change_the_result_and_seeds_do(data: Prepared, tmp_path: Path) -> None:
@@ -290,11 +353,33 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_state(data: Prepared, tmp
     assert all(tensor.isfinite().all() for tensor in state["module"].values())
 
 
-def test_accumulated_parts_give_the_gradient_of_the_batch(data: Prepared, tmp_path: Path) -> None:
-    class Plain(Toy):  # no batch norm and no dropout, which do see the parts
-        def module(self, settings: Settings, images: int) -> nn.Module:
-            return nn.Conv2d(1, 1, 3, padding=1)
+def test_weights_that_stop_being_finite_in_the_last_step_are_not_written(data: Prepared, tmp_path: Path) -> None:
+    class Breaking(Toy):
+        def stepped(self, module: nn.Module) -> None:
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 10:
+                next(module.parameters()).data.fill_(math.nan)
 
+    out = tmp_path / "toy.safetensors"
+    with pytest.raises(Diverged):
+        pretrain(Breaking(), data, short("toy"), out, save_every_seconds=0)
+    assert not out.exists()
+    assert torch.load(out.with_suffix(".state"), weights_only=True)["done"]["iteration"] == 9
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_out_of_memory_says_which_settings_reduce_it(data: Prepared, tmp_path: Path, device: str) -> None:
+    class Hungry(Toy):
+        def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+            return batch[0].new_empty(2**45).mean()
+
+    with pytest.raises(BadInput, match=r"out of memory.*--precision bf16.*--accumulate.*--batch-size") as caught:
+        pretrain(Hungry(), data, short("toy"), tmp_path / "toy.safetensors", device=device)
+    assert len(caught.value.lines) == 1
+    assert not (tmp_path / "toy.safetensors").exists()
+
+
+def test_accumulated_parts_give_the_gradient_of_the_batch(data: Prepared, tmp_path: Path) -> None:
     made = []
     for parts in (1, 4):
         out = pretrain(Plain(), data, short("toy", accumulate=parts), tmp_path / f"{parts}.safetensors")
@@ -308,6 +393,9 @@ def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_
     folder = tmp_path / "r"
     assert sorted(path.name for path in folder.iterdir()) == [
         "epoch-0002.json", "epoch-0002.png", "epoch-0002.safetensors", "epoch-0003.png", "loss.json", "loss.png",
+    ]  # fmt: skip
+    assert list(method("retina").pictures(nn.Identity(), (torch.zeros(1), torch.ones(1))).items()) == [
+        ("input", torch.ones(1)), ("corrupted", torch.zeros(1)), ("reconstructed", torch.zeros(1)),
     ]  # fmt: skip
     with Image.open(folder / "epoch-0003.png") as grid:
         assert grid.size == (3 * 34 - 2, pretraining.TITLE + 8 * 34 - 2)  # three columns, eight samples
@@ -327,6 +415,9 @@ def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_
         ({"seed": -1}, "--seed -1"),
         ({"learning_rate": math.nan}, "--learning-rate nan"),
         ({"precision": "fp8"}, "fp32 or bf16"),
+        ({"ema": 1.0}, "--ema 1.0"),
+        ({"ema": math.nan}, "--ema nan"),
+        ({"views": "gpu"}, "host or device"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
@@ -335,6 +426,14 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(BadInput, match=message):
         pretrain(Toy(), data, short("toy", **changes), tmp_path / "new" / "toy.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_method_without_batched_views_refuses_them(data: Prepared, tmp_path: Path) -> None:
+    class Single(Toy):
+        batched = Pretraining.batched
+
+    with pytest.raises(BadInput, match="--views device: toy"):
+        pretrain(Single(), data, short("toy", views="device"), tmp_path / "toy.safetensors")
 
 
 def test_batch_that_the_processes_cannot_share_is_refused(data: Prepared, tmp_path: Path) -> None:
@@ -443,6 +542,18 @@ def test_queue_holds_the_latest_keys_and_the_key_network_follows_slowly(contrast
     assert not any(parameter.requires_grad for parameter in contrast.key.parameters())
 
 
+def test_parts_of_a_batch_see_the_queue_of_the_step_before(contrast: MomentumContrast) -> None:
+    contrast.eval()
+    views = torch.randn(2, 8, 1, 32, 32)
+    whole, parts = contrast, deepcopy(contrast)
+    logits = whole(*views)
+    whole.advance()
+    halves = torch.cat([parts(*views[:, :4]), parts(*views[:, 4:])])
+    parts.advance()
+    torch.testing.assert_close(halves, logits)
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
+
+
 def test_batch_statistics_do_not_give_the_own_key_away(contrast: MomentumContrast) -> None:
     """In training mode a key is normalised with other images than its query, for nearly every image."""
     seen: list[Tensor] = []
@@ -463,44 +574,73 @@ def test_queue_never_exceeds_the_images() -> None:
     assert method("mocov2").options(settings, 100)["queue"] == 96
 
 
+# Several processes
+
+
 TOGETHER = """
 import sys
 from pathlib import Path
 
 from embench import pretraining
-from embench.registry import find_pretraining
 from embench.store import Prepared
 
-name, data, out, last = sys.argv[1:]
+tests, name, data, out, last, accumulate, seed = sys.argv[1:]
+sys.path.insert(0, tests)
+from test_pretraining import method
 
 def stop(progress):
     if progress.iteration > int(last):
         raise KeyboardInterrupt
 
-method = find_pretraining(name)()
-settings = method.settings("tiny", epochs=3, batch_size=16, crop=32)
 with pretraining.joined_world("cpu") as world, Prepared(Path(data)) as prepared:
-    pretraining.pretrain(method, prepared, settings, Path(out), save_every_seconds=0, world=world, report=stop)
+    seed = world.rank if seed == "rank" else int(seed)
+    settings = method(name).settings("tiny", epochs=3, batch_size=16, crop=32, accumulate=int(accumulate), seed=seed)
+    pretraining.pretrain(
+        method(name), prepared, settings, Path(out), save_every_seconds=0, world=world, report=stop
+    )
 """
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run something in two processes."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        *map(str, arguments),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def together(data: Prepared, tmp_path: Path) -> Any:
+    """Train in two processes until an iteration."""
+    (tmp_path / "together.py").write_text(TOGETHER)
+
+    def run(name: str, out: Path, last: int = 100, accumulate: int = 1, seed: str = "0") -> Any:
+        tests = Path(__file__).parent
+        return torchrun(tmp_path / "together.py", tests, name, data.path, out, str(last), str(accumulate), seed)
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_two_processes_train_like_one_and_one_continues_what_two_began(
-    data: Prepared, tmp_path: Path, name: str
+    data: Prepared, tmp_path: Path, together: Any, name: str
 ) -> None:
-    def together(out: Path, last: int) -> int:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        arguments = [str(tmp_path / "together.py"), name, str(data.path), str(out), str(last)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run([*torchrun, *arguments], env=environment, capture_output=True).returncode
-
-    (tmp_path / "together.py").write_text(TOGETHER)
     settings = method(name).settings("tiny", epochs=3, batch_size=16, crop=32)
     alone, two, mixed = (tmp_path / f"{kind}.safetensors" for kind in ("alone", "two", "mixed"))
     pretrain(method(name), data, settings, alone)
-    assert together(two, last=100) == 0
-    assert together(mixed, last=5) != 0
+    command = ("pretrain", name, "--data", "toy", "--data-dir", data.path.parent, "--out", two, "--device", "cpu")
+    sizes = ("--epochs", "3", "--batch-size", "16", "--crop", "32", "--threads", "1")
+    made = torchrun("-m", "embench", *command, *sizes)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("checkpoint:") == 2
+    assert together(name, mixed, last=5).returncode != 0
     assert not mixed.exists()
     pretrain(method(name), data, settings, mixed)
     cards = [load_weights(out).card for out in (alone, two, mixed)]
@@ -509,3 +649,68 @@ def test_two_processes_train_like_one_and_one_continues_what_two_began(
     assert losses[2, 0] == losses[1, 0]  # the first epoch, by two processes both times
     # The same samples, but batch norm and dropout see other parts of the batch.
     np.testing.assert_allclose(losses[1:], losses[[0, 0]], rtol=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_one_process_began_two_continue_at_the_border_of_an_epoch(
+    data: Prepared, tmp_path: Path, together: Any, accumulate: int
+) -> None:
+    """Samples and their draws are the same: without batch norm and dropout, so are gradients, but for rounding."""
+    settings = method("plain").settings("tiny", epochs=3, batch_size=16, crop=32)
+    alone, mixed = tmp_path / "alone.safetensors", tmp_path / "mixed.safetensors"
+    pretrain(method("plain"), data, settings, alone)
+    border = load_weights(alone).card.iterations // 3
+    settings = replace(settings, accumulate=accumulate)
+    with pytest.raises(Killed):
+        pretrain(method("plain"), data, settings, mixed, save_every_seconds=0, report=killed_after(border))
+    assert torch.load(mixed.with_suffix(".state"), weights_only=True)["done"]["iteration"] == border
+    made = together("plain", mixed, accumulate=accumulate)
+    assert made.returncode == 0, made.stderr
+    torch.testing.assert_close(load_weights(mixed).tensors, load_weights(alone).tensors, rtol=1e-5, atol=1e-6)
+    curves = [[loss for _, loss in load_weights(out).card.loss_curve] for out in (alone, mixed)]
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_processes_that_were_told_different_things_are_refused(tmp_path: Path, together: Any) -> None:
+    made = together("plain", tmp_path / "odd.safetensors", seed="rank")
+    assert made.returncode != 0
+    assert "process 1 of 2 differs from the first in seed 0 (now 1)" in made.stderr
+    assert not (tmp_path / "odd.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_batch_that_two_processes_cannot_share_is_refused_by_the_command(data: Prepared) -> None:
+    made = torchrun("-m", "embench", "pretrain", "retina", "--data", "toy", "--data-dir", data.path.parent,
+                    "--batch-size", "15", "--crop", "32", "--device", "cpu")  # fmt: skip
+    assert "--batch-size 15: not divisible among 2 devices" in made.stderr
+
+
+# On a GPU, and compiled
+
+
+@pytest.mark.slow
+def test_compiled_network_learns_the_same(data: Prepared, tmp_path: Path) -> None:
+    plain = load_weights(pretrain(Plain(), data, short("plain"), tmp_path / "plain.safetensors"))
+    made = load_weights(pretrain(Plain(), data, short("plain", compile=True), tmp_path / "compiled.safetensors"))
+    torch.testing.assert_close(made.tensors, plain.tensors, rtol=1e-4, atol=1e-5)
+    assert made.card.options["compile"] is True
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gpu_learns_like_the_cpu_and_resumes(data: Prepared, tmp_path: Path, name: str, precision: str) -> None:
+    views = "device" if method(name).batched(32) else "host"
+    settings = short(name, epochs=4, views=views, precision=precision)
+    losses = []
+    for device in ("cpu", "cuda"):
+        out = pretrain(method(name), data, settings, tmp_path / f"{device}.safetensors", device=device, workers=2)
+        losses.append([loss for _, loss in load_weights(out).card.loss_curve])
+    np.testing.assert_allclose(*losses, rtol=0.1)
+    out = tmp_path / "resumed.safetensors"
+    with pytest.raises(Killed):
+        pretrain(method(name), data, settings, out, device="cuda", save_every_seconds=0, report=killed_after(5))
+    pretrain(method(name), data, settings, out, device="cuda")
+    np.testing.assert_allclose([loss for _, loss in load_weights(out).card.loss_curve], losses[1], rtol=0.02)
