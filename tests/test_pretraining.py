@@ -667,7 +667,7 @@ def test_what_one_process_began_two_continue_at_the_border_of_an_epoch(
     assert torch.load(mixed.with_suffix(".state"), weights_only=True)["done"]["iteration"] == border
     made = together("plain", mixed, accumulate=accumulate)
     assert made.returncode == 0, made.stderr
-    torch.testing.assert_close(load_weights(mixed).tensors, load_weights(alone).tensors, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(load_weights(mixed).tensors, load_weights(alone).tensors, rtol=1e-4, atol=1e-5)
     curves = [[loss for _, loss in load_weights(out).card.loss_curve] for out in (alone, mixed)]
     np.testing.assert_allclose(*curves, rtol=1e-5)
 
