@@ -17,8 +17,8 @@ from embench.results import Diagnostics, ImageCounts, SnapshotScore
 from embench.store import Prepared
 from embench.task import Task
 
-SECTIONS_KEPT = 3
-"""Predicted test sections stored beside a result, evenly spread, for the eye."""
+SECTIONS_KEPT, SECTIONS_KEPT_OF_VOLUMES = 8, 24
+"""Predicted test sections stored beside a result, evenly spread, for the eye; more where volumes are looked through."""
 
 _SECTION = re.compile(r"seed-\d+\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
 _MOST_PIXELS = 64 * 2**20
@@ -76,7 +76,8 @@ def snapshot(
 def kept_sections(prepared: Prepared) -> set[tuple[str, int]]:
     """Return volume and index of the test sections whose prediction is stored beside a result."""
     every = [(volume.name, z) for volume in prepared.volumes("test") for z in range(volume.image.shape[0])]
-    return {every[int(i)] for i in np.linspace(0, len(every) - 1, SECTIONS_KEPT).round()}
+    count = SECTIONS_KEPT_OF_VOLUMES if prepared.task.scoring.is_volume else SECTIONS_KEPT
+    return {every[int(i)] for i in np.linspace(0, len(every) - 1, count).round()}
 
 
 def keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,15 @@ from PIL import Image
 
 from embench import scoring
 from embench.errors import BadInput
-from embench.files import write_atomic
+from embench.files import sha256, write_atomic
+from embench.results import digest_of
 from embench.store import Prepared, Volume, prepared_path
 from leaderboard.table import Cell, Column, Trial
 
 LARGEST_SIDE = 640
-AT_MOST_PER_ITEM = 24
+AT_MOST_PER_ITEM = 32
+DRAWING = 2
+"""Raised when pictures are drawn differently, so that those of an earlier build are drawn again."""
 FALSE_POSITIVE, FALSE_NEGATIVE, OTHER_CLASS = (213, 94, 0), (0, 114, 178), (204, 121, 167)
 CLASS_COLOURS = (
     (230, 159, 0),
@@ -40,7 +45,8 @@ Labels = NDArray[np.uint8]
 class Section:
     """Pictures of one test section, as paths in the site's folder.
 
-    ``predictions`` maps a row to its prediction, error (``None`` without truth) and IoU against the truth.
+    ``size`` is their width and height in pixels, 1/``step`` of the data's. ``predictions`` maps a row to its
+    prediction, error (``None`` without truth) and IoU against the truth.
     """
 
     item: str
@@ -48,6 +54,7 @@ class Section:
     image: str | None = None
     truth: str | None = None
     step: int = 1
+    size: tuple[int, int] = (0, 0)
     predictions: dict[str, Prediction] = field(default_factory=dict)
 
 
@@ -75,10 +82,11 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
 
     Of each row, those of the seed with the median score. Image and truth come from the prepared file when it is
     there with the hash that the results carry; without it the prediction alone is shown and the note says which
-    command prepares the data.
+    command prepares the data. What an earlier build drew from the same files is not drawn again.
     """
     made = Sections()
     found: dict[tuple[str, int], Section] = {}
+    drawn = _Drawn(out, column)
     with ExitStack() as stack:
         volumes, made.note = _truth(column, data, stack)
         for row, cell in cells.items():
@@ -88,16 +96,48 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
             for name in trial.result.sections:
                 try:
                     item, index = scoring.section_place(name, trial.path)
-                    labels = scoring.read_section(trial.path.parent / name)
-                    section = found.setdefault((item, index), Section(item, index))
-                    if len([1 for known, _ in found if known == item]) > AT_MOST_PER_ITEM:
-                        del found[item, index]
-                        continue
-                    _draw(section, row, trial, labels, column, volumes.get(item), out)
+                    section = found.get((item, index), Section(item, index))
+                    if section.predictions or len([1 for known, _ in found if known == item]) < AT_MOST_PER_ITEM:
+                        volume = _with_truth(volumes.get(item), index)
+                        _add(section, row, trial, trial.path.parent / name, volume, drawn)
+                        found[item, index] = section
                 except BadInput as error:
                     made.faults += error.lines
-    made.sections = [found[key] for key in sorted(found) if found[key].predictions]
+    drawn.keep()
+    made.sections = [found[key] for key in sorted(found)]
     return made
+
+
+class _Drawn:
+    """The pictures of one column, in a folder of the site, with what each was drawn from.
+
+    ``made.json`` beside them maps a picture's name to the key of its sources and the facts found while drawing.
+    """
+
+    def __init__(self, out: Path, column: Column) -> None:
+        self.column, self.out, self.folder = column, out, f"sections/{column.slug}"
+        self.path = out / self.folder / "made.json"
+        self.known: dict[str, dict[str, Any]] = {}
+        self.now: dict[str, dict[str, Any]] = {}
+        if self.path.is_file():
+            try:
+                self.known = dict(json.loads(self.path.read_bytes()))
+            except ValueError:  # cut short by hand: everything is drawn again
+                self.known = {}
+
+    def facts(self, name: str, sources: Sequence[Any], draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the facts of a drawing, made now unless it is there from the same sources."""
+        key = digest_of([DRAWING, *sources])
+        entry = self.known.get(name)
+        if not entry or entry.get("key") != key or not all((self.out / file).is_file() for file in entry["files"]):
+            entry = {"key": key, **draw()}
+        self.now[name] = entry
+        return entry
+
+    def keep(self) -> None:
+        """Record what there is now."""
+        if self.now and self.now != self.known:
+            write_atomic(self.path, json.dumps(self.now, sort_keys=True, indent=0) + "\n")
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -125,38 +165,70 @@ def _median_with_sections(cell: Cell) -> Trial | None:
     return finished[(len(finished) - 1) // 2] if finished else None
 
 
-def _draw(
-    section: Section, row: str, trial: Trial, labels: Labels, column: Column, volume: Volume | None, out: Path
-) -> None:
+def _with_truth(volume: Volume | None, index: int) -> Volume | None:
+    """Return the volume where it has a true label map at ``index``."""
+    return volume if volume and volume.labels is not None and index < volume.image.shape[0] else None
+
+
+def _add(section: Section, row: str, trial: Trial, path: Path, volume: Volume | None, drawn: _Drawn) -> None:
+    """Draw one row's section, with image and truth where the data are there, and note where the pictures are."""
     from leaderboard.table import slug
 
-    folder = f"sections/{column.slug}"
+    rule = drawn.column.fingerprint.scoring
+    data = drawn.column.fingerprint.data_hash if volume else None
     stem = f"{len(section.item)}{re.sub(r'[^A-Za-z0-9_-]', '-', section.item)[:60]}-z{section.index}"
-    section.step = step = -(-max(labels.shape) // LARGEST_SIDE)
-    truth = None
-    if volume is not None and volume.labels is not None and section.index < volume.image.shape[0]:
-        image, truth = volume.section(0, section.index)
-        assert truth is not None
-        if truth.shape != labels.shape:
+    base, own = f"{drawn.folder}/{stem}", f"{drawn.folder}/{slug(row)}/{stem}"
+
+    def draw() -> dict[str, Any]:
+        labels = scoring.read_section(path)
+        truth = volume.section(0, section.index)[1] if volume else None
+        if truth is not None and truth.shape != labels.shape:
             where = f"{trial.path}: section {section.item}, {section.index}"
             raise BadInput(f"{where}: {labels.shape}, but the data has {truth.shape}; run the trial again")
-        if section.image is None:
-            section.image, section.truth = f"{folder}/{stem}.png", f"{folder}/{stem}-truth.png"
-            _save(Image.fromarray(_reduced(image, step)), out / section.image)
-            _save(_overlay(_thin(truth, step), _class_colours()), out / section.truth)
-    own = f"{folder}/{stem}-{slug(row)}"
-    _save(_overlay(_thin(labels, step), _class_colours()), out / f"{own}.png")
-    error = None
+        return _draw_prediction(labels, truth, rule, drawn.out, own)
+
+    facts = drawn.facts(own, [sha256(path) if path.is_file() else None, data, section.index, rule], draw)
+    if volume and section.image is None:
+        step, out = facts["step"], drawn.out
+        shown = drawn.facts(base, [data, section.index], lambda: _draw_image(volume, section.index, step, out, base))
+        section.image, section.truth = shown["files"]
+    section.step, section.size = facts["step"], tuple(facts["size"])
+    prediction, error = [*facts["files"], None][:2]
+    section.predictions[row] = Prediction(trial.result.seed, prediction, error, facts["iou"])
+
+
+def _draw_prediction(
+    labels: Labels, truth: Labels | None, rule: dict[str, Any], out: Path, name: str
+) -> dict[str, Any]:
+    """Write a prediction and, where the truth is known, its errors; return files, step, size and IoU."""
+    step = -(-max(labels.shape) // LARGEST_SIDE)
+    small = _thin(labels, step)
+    files = [f"{name}.png"]
+    _save(_overlay(small, _class_colours()), out / files[0])
     score = None
     if truth is not None:
-        error = f"{own}-error.png"
+        if rule["ignore_unlabelled"]:
+            labels = np.where(truth > 0, labels, 0).astype(np.uint8)
         kinds = np.zeros(labels.shape, np.uint8)
         kinds[(labels > 0) & (truth == 0)] = 1
         kinds[(labels == 0) & (truth > 0)] = 2
         kinds[(labels > 0) & (truth > 0) & (labels != truth)] = 3
-        _save(_overlay(_thin(kinds, step), {1: FALSE_POSITIVE, 2: FALSE_NEGATIVE, 3: OTHER_CLASS}), out / error)
-        score = _section_iou(labels, truth, column.fingerprint.scoring["classes"])
-    section.predictions[row] = Prediction(trial.result.seed, f"{own}.png", error, score)
+        files.append(f"{name}-error.png")
+        _save(_overlay(_thin(kinds, step), {1: FALSE_POSITIVE, 2: FALSE_NEGATIVE, 3: OTHER_CLASS}), out / files[1])
+        score = _section_iou(labels, truth, rule["classes"])
+    return {"files": files, "step": step, "size": [small.shape[1], small.shape[0]], "iou": score}
+
+
+def _draw_image(volume: Volume, index: int, step: int, out: Path, name: str) -> dict[str, Any]:
+    """Write a raw section and its truth; return their files."""
+    image, truth = volume.section(0, index)
+    assert truth is not None
+    files = [f"{name}.webp", f"{name}-truth.png"]
+    buffer = io.BytesIO()
+    Image.fromarray(_reduced(image, step)).save(buffer, "WEBP", quality=85, method=4)
+    write_atomic(out / files[0], buffer.getvalue())
+    _save(_overlay(_thin(truth, step), _class_colours()), out / files[1])
+    return {"files": files}
 
 
 def _section_iou(labels: Labels, truth: Labels, classes: Sequence[int]) -> float | None:

@@ -541,10 +541,10 @@ def test_sections_show_image_truth_prediction_and_error(with_sections: tuple[Pat
     folder, data = with_sections
     cli.build([folder], tmp_path / "site", data)
     (pictures,) = (tmp_path / "site/sections").iterdir()
-    assert len(list(pictures.glob("*.png"))) == 2 * 4
+    assert (len(list(pictures.rglob("*.png"))), len(list(pictures.rglob("*.webp")))) == (2 * 3, 2)
     text = task_page(tmp_path / "site")
     assert "seed 0, IoU 0.667" in text
-    (error,) = pictures.glob("*z0-retina-error.png")
+    (error,) = pictures.glob("retina/*z0-error.png")
     with Image.open(error) as picture:
         rgba = np.asarray(picture.convert("RGBA"))
     assert rgba[16, 31, :3].tolist() == [213, 94, 0]

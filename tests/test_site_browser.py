@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,21 @@ HOSTILE = [
     "' onmouseover=document.title='ran' x='",
 ]
 """Repeated with a number each until there are a hundred, so that every one can be looked for by itself."""
+
+
+SHIFTS = """
+const done = arguments[0];
+new PerformanceObserver((list) => done(list.getEntries().reduce((sum, each) => sum + each.value, 0)))
+  .observe({ type: "layout-shift", buffered: true });
+setTimeout(() => done(0), 150);
+"""
+"""How far parts of the page moved after they were first shown: 0 where none did."""
+
+VIOLATIONS = """
+const done = arguments[0];
+axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.violations.flatMap(
+  (rule) => rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 120)}: ${node.failureSummary}`))));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +148,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _label_maps(result: TrialResult) -> TrialResult:
     """Return a result as one of label maps has it: without what needs class scores."""
-    snapshots = [each.model_copy(update={"diagnostics": None}) for each in result.snapshots]
+    snapshots = [
+        each.model_copy(
+            update={
+                "diagnostics": None,
+                "images": tuple(image.model_copy(update={"tuned": None}) for image in each.images),
+            }
+        )
+        for each in result.snapshots
+    ]
     return result.model_copy(update={"snapshots": tuple(snapshots)})
 
 
@@ -252,13 +277,33 @@ def test_the_viewer_shows_any_section_of_any_model(browser: Any, built: Path) ->
     choose(browser, "#viewer-row", "transunet")
     assert "transunet" in where.text
     overlay = browser.find_element("css selector", "[data-kind=error] .over")
-    assert "transunet-error" in overlay.get_attribute("src")
+    assert "/transunet/" in overlay.get_attribute("src")
     assert overlay.is_displayed()
     decoded = """return Promise.all([...document.querySelectorAll('.panels img')].filter((image) => !image.hidden)
         .map((image) => image.decode().then(() => image.naturalWidth)))"""
     assert set(browser.execute_script(decoded)) == {48}
     browser.find_element("css selector", "#viewer-overlay").click()
     assert not overlay.is_displayed()
+
+
+def test_the_sections_of_a_stack_are_gone_through_by_slider_buttons_and_keys(browser: Any, built: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(browser, next((built / "task").glob("made-mito-*.html")))
+    where = browser.find_element("css selector", ".where")
+    slider = browser.find_element("css selector", "#viewer-section")
+    panels = browser.find_element("css selector", ".panels")
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert "section 1" in where.text
+    panels.send_keys(Keys.ARROW_RIGHT)
+    assert "section 2" in where.text
+    panels.send_keys(Keys.ARROW_RIGHT)
+    assert "section 2" in where.text
+    panels.send_keys(Keys.HOME)
+    assert "section 0" in where.text
+    browser.find_element("css selector", "[data-step='1']").click()
+    assert "section 1" in where.text
+    assert slider.get_attribute("aria-valuetext") == "stack-test, section 1"
 
 
 def test_any_two_models_can_be_compared(browser: Any, built: Path) -> None:
@@ -275,20 +320,30 @@ def test_any_two_models_can_be_compared(browser: Any, built: Path) -> None:
     assert browser.current_url.endswith("/compare/unet-resnet50.html#diverges")
 
 
+KINDS = ("index.html", "task/made-mito-*.html", "model/retina.html", "compare/retina.html", "about.html")
+"""One page of each kind."""
+
+
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [360, 1200])
-def test_the_page_never_scrolls_sideways_and_text_has_contrast(
+@pytest.mark.parametrize("width", [390, 1200])
+def test_pages_are_accessible_and_never_scroll_sideways_or_jump(
     browser: Any, built: Path, dark: bool, width: int
 ) -> None:
     scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]}
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    axe = (resources.files("axe_core_python") / "axe.min.js").read_text()
     try:
-        for page in ("index.html", "model/retina.html", "compare/retina.html", "about.html"):
-            visit(browser, built / page)
+        for kind in KINDS:
+            visit(browser, next(built.glob(kind)))
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            assert browser.execute_async_script(SHIFTS) == 0, kind
             assert browser.execute_script(FAINT) == []
+            for closed in browser.find_elements("css selector", "details:not([open])"):
+                browser.execute_script("arguments[0].open = true", closed)
+            browser.execute_script(axe)
+            assert browser.execute_async_script(VIOLATIONS) == [], kind
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -300,6 +355,41 @@ def test_controls_have_names_tables_captions_and_pictures_alternative_text(brows
         assert browser.execute_script(UNNAMED) == []
 
 
+def test_a_board_can_be_used_by_keyboard_alone(browser: Any, built: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    visit(browser, built / "index.html")
+    browser.find_element("css selector", "body").send_keys(Keys.TAB)
+    assert browser.switch_to.active_element.text == "Skip to the content"
+    reached = set()
+    for _ in range(60):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        reached.add(browser.switch_to.active_element.get_attribute("outerHTML").split(">")[0])
+    for part in ('id="reference-published"', 'id="measure-published"', 'class="sort"', 'class="scroll"'):
+        assert any(part in each for each in reached), part
+
+
+def test_every_download_of_every_page_is_there_and_can_be_read(browser: Any, built: Path) -> None:
+    found = set()
+    for kind in KINDS:
+        page = next(built.glob(kind))
+        visit(browser, page)
+        for link in browser.find_elements("css selector", "a[download]"):
+            path = (page.parent / link.get_dom_attribute("href")).resolve()
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".csv":
+                lines = list(csv.reader(path.open(newline="")))
+                assert len({len(line) for line in lines}) <= 1, path
+            assert path.stat().st_size
+            found.add(path.suffix)
+        figures = browser.find_elements("css selector", "main .scroll table, main figure svg")
+        assert len(figures) <= len(
+            browser.find_elements("css selector", "main a[download][href$='.csv'], main pre + .scroll")
+        )
+    assert found == {".csv", ".json", ".md", ".tex"}
+
+
 def test_a_hundred_hostile_strings_are_shown_as_text_and_never_run(browser: Any, tmp_path: Path) -> None:
     texts = [f"{HOSTILE[k % len(HOSTILE)]} n{k}." for k in range(100)]
     task = made.task("made-mito", classes=("background", texts[0]))
@@ -308,7 +398,9 @@ def test_a_hundred_hostile_strings_are_shown_as_text_and_never_run(browser: Any,
         result = made.result(f"model-{k}", task, 0, status="diverged" if k % 8 else "done")
         card = {"title": title, "licence": licence, "citation": citation, "family": other}
         card |= {"pretraining": title, "pretraining_data": licence}
-        texts_of_result = {"message": other, "environment": {title: {licence: [other]}}, "class_names": (other,)}
+        texts_of_result = {"message": other, "environment": {title: {licence: [other]}}}
+        texts_of_result |= {"recipe": {**result.recipe, licence: citation}, "weights": {"file": title, other: licence}}
+        texts_of_result |= {"leakage": {"pretraining": title, "checked": False, "note": other}}
         hostile = result.model_copy(update={**texts_of_result, "model": result.model.model_copy(update=card)})
         save(hostile, tmp_path / "results" / f"{k}" / "seed-0.json")
     cli.build([tmp_path / "results"], tmp_path / "site", tmp_path)

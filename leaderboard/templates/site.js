@@ -133,7 +133,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
   const where = viewer.querySelector(".where");
   const at = (path) => viewer.dataset.root + path;
 
-  const layer = (panel, kind, path, words) => {
+  const layer = (panel, kind, path, words, size) => {
     let image = panel.querySelector(kind);
     if (!path) { if (image) image.hidden = true; return; }
     if (!image) {
@@ -143,6 +143,7 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     }
     image.hidden = false;
     image.alt = words;
+    [image.width, image.height] = size;
     if (image.getAttribute("src") !== at(path)) image.src = at(path);
   };
 
@@ -151,25 +152,43 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     const shown = section.predictions[row.value];
     for (const panel of viewer.querySelectorAll(".panel")) {
       const kind = panel.dataset.kind;
-      layer(panel, ".base", section.image, kind === "image" ? "Raw image" : "");
-      if (kind === "truth") layer(panel, ".over", section.truth, "Truth of the section");
-      if (kind === "prediction") layer(panel, ".over", shown?.prediction, "Prediction of " + row.value);
-      if (kind === "error") layer(panel, ".over", shown?.error, "Error of " + row.value);
+      layer(panel, ".base", section.image, kind === "image" ? "Raw image of the section" : "", section.size);
+      if (kind === "truth") layer(panel, ".over", section.truth, "Truth of the section", section.size);
+      if (kind === "prediction") layer(panel, ".over", shown?.prediction, "Prediction of " + row.value, section.size);
+      if (kind === "error") layer(panel, ".over", shown?.error, "Error of " + row.value, section.size);
     }
     const score = shown && shown.iou !== null ? `, IoU ${shown.iou.toFixed(3)}` : "";
     where.textContent = `${section.item}, section ${section.index}: ` + (shown ? `${row.value}, seed ${shown.seed}${score}` : `${row.value} stored no prediction here`);
     slider.setAttribute("aria-valuetext", `${section.item}, section ${section.index}`);
   };
+  const fetchAhead = (index) => {
+    const next = data.sections[index];
+    const shown = next?.predictions[row.value];
+    for (const path of [next?.image, next?.truth, shown?.prediction, shown?.error]) if (path) new Image().src = at(path);
+  };
+  const go = (index) => {
+    slider.value = index;
+    show();
+    fetchAhead(Number(slider.value) + 1);
+  };
   row.addEventListener("change", show);
-  slider.addEventListener("input", show);
+  slider.addEventListener("input", () => go(slider.value));
+  const steps = { ArrowLeft: -1, ArrowUp: -1, PageUp: -5, ArrowRight: 1, ArrowDown: 1, PageDown: 5, Home: -Infinity, End: Infinity };
+  viewer.querySelector(".panels").addEventListener("keydown", (event) => {
+    if (!(event.key in steps) || event.altKey || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    go(Math.min(Number(slider.max), Math.max(0, Number(slider.value) + steps[event.key])));
+  });
+  for (const button of viewer.querySelectorAll("[data-step]")) {
+    button.addEventListener("click", () => go(Number(slider.value) + Number(button.dataset.step)));
+  }
   viewer.querySelector("#viewer-overlay").addEventListener("change", (event) => viewer.classList.toggle("plain", !event.target.checked));
   for (const button of viewer.querySelectorAll("[data-jump]")) {
     button.addEventListener("click", () => {
       const scored = data.sections.map((section, index) => [section.predictions[row.value]?.iou, index]).filter(([score]) => score !== undefined && score !== null);
       if (!scored.length) return;
       scored.sort(([a], [b]) => a - b);
-      slider.value = scored[Math.round(Number(button.dataset.jump) * (scored.length - 1))][1];
-      show();
+      go(scored[Math.round(Number(button.dataset.jump) * (scored.length - 1))][1]);
     });
   }
 }
@@ -197,23 +216,9 @@ if (pairTable) {
 
   const show = () => {
     const entry = against.find((each) => each.slug === second.value);
-    const summary = document.getElementById("pair");
-    summary.textContent = "";
     document.getElementById("pair-region").hidden = !entry || !entry.tests.length;
     if (!entry) return;
-    const said = document.createElement("p");
-    if (!entry.tests.length) {
-      said.textContent = `${data.row} and ${entry.label} have no task in common under one fingerprint: their scores may not be compared.`;
-    } else {
-      const count = (verdict) => entry.tests.filter(verdict).length;
-      const better = count((test) => test.verdict === "different" && test.delta > 0);
-      const worse = count((test) => test.verdict === "different" && test.delta < 0);
-      const small = count((test) => test.verdict === "n too small");
-      const improvement = entry.tests.reduce((sum, test) => sum + test.a12, 0) / entry.tests.length;
-      said.textContent = `${data.row} is better than ${entry.label} on ${better} of ${entry.tests.length} tasks, worse on ${worse}, not distinguished on ${entry.tests.length - better - worse - small}` +
-        (small ? `, with too few seeds on ${small}` : "") + `. Probability of improvement over these tasks: ${improvement.toFixed(2)}.`;
-    }
-    summary.append(said);
+    document.getElementById("pair").textContent = entry.said;
     pairTable.caption.textContent = `${data.row} (first) against ${entry.label} (second)`;
     const rows = entry.tests.map((test) => {
       const row = document.createElement("tr");
@@ -230,8 +235,11 @@ if (pairTable) {
         name.append(" ", badge);
       }
       const way = test.verdict !== "different" ? test.verdict : test.delta > 0 ? `▲${test.stars} first better` : `▼${test.stars} second better`;
+      const verdict = cell("td", "", "", way);
+      verdict.append(cell("span", test.verdict !== "different" ? "mark" : test.delta > 0 ? "mark up" : "mark down", way));
       row.append(
         name,
+        verdict,
         cell("td", "num", `${test.n}, ${test.m}`, test.n + test.m),
         cell("td", "num", `${fixed(test.median)}, ${fixed(test.other_median)}`, test.median),
         cell("td", "num", `${fixed(test.shift)} [${fixed(test.low)}, ${fixed(test.high)}]`, test.shift),
@@ -239,7 +247,8 @@ if (pairTable) {
         cell("td", "num", probability(test.p_holm), test.p_holm),
         cell("td", "num", fixed(test.delta, 2), test.delta),
         cell("td", "num", fixed(test.a12, 2), test.a12),
-        cell("td", test.verdict !== "different" ? "mark" : test.delta > 0 ? "mark up" : "mark down", way, way),
+        cell("td", "num", String(test.images), test.images),
+        cell("td", "num", probability(test.p_images), test.p_images),
       );
       return row;
     });
@@ -252,7 +261,8 @@ if (pairTable) {
   });
   second.addEventListener("change", () => { history.replaceState(null, "", "#" + encodeURIComponent(second.value)); show(); });
   const asked = decodeURIComponent(location.hash.slice(1));
-  const likely = against.find((each) => each.slug === asked && each.slug !== own) ?? against.find((each) => each.tests.length);
-  if (likely) second.value = likely.slug;
-  show();
+  if (asked && asked !== own && against.some((each) => each.slug === asked) && asked !== second.value) {
+    second.value = asked;
+    show();
+  }
 }
