@@ -21,8 +21,8 @@ from markupsafe import Markup
 from embench.files import write_atomic
 from embench.results import ModelCard
 from leaderboard import export, figures, sections, statistics, table
+from leaderboard.pairs import Pairings
 from leaderboard.published import published_for
-from leaderboard.statistics import Floats
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
 
 ASSETS = ("site.css", "site.js", "icon.svg")
@@ -92,15 +92,6 @@ class Content:
         return {row: k for k, row in enumerate(self.rows)}
 
     @cached_property
-    def image_pairs(self) -> dict[tuple[str, str], tuple[int, Floats]]:
-        """Test images and signed-rank p over them, of every pair of rows, by column; rows as in ``by_column``."""
-        found = {}
-        for key, cells in self.by_column.items():
-            scores = table.image_table(list(cells.values()))
-            found[key] = (scores.shape[1], statistics.signed_rank_all(scores))
-        return found
-
-    @cached_property
     def pairs(self) -> dict[Measure, dict[tuple[str, str], statistics.Pairs]]:
         """Every pair of rows compared, by measure and column; rows in the order of ``by_column``."""
         return {
@@ -110,6 +101,11 @@ class Content:
             }
             for measure in MEASURES
         }
+
+    @cached_property
+    def pairings(self) -> Pairings:
+        """The lines of the pairwise pages."""
+        return Pairings(self.columns, self.by_column, self.pairs["score"])
 
 
 def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
@@ -430,9 +426,8 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
 
 def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
     """Everything about one row against every other, on the tasks that both have under one fingerprint."""
-    frame = _against(content, row)
-    lines: list[dict[Any, Any]] = frame.to_dict("records")
-    said = _said(row, frame)
+    frame = content.pairings.against(row)
+    said = content.pairings.said(row, frame)
     others = [
         {"label": other, "slug": table.slug(other), "said": said.get(other, _apart(row, other))}
         for other in content.rows
@@ -444,84 +439,11 @@ def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
         "row": _row(content, row),
         "others": others,
         "shown": first,
-        "lines": [line for line in lines if first and line["other"] == first["label"]],
+        "lines": frame[frame["other"] == first["label"]].to_dict("records") if first else [],
         "fields": list(frame.columns),
         "tests": _in_script(frame.to_json(orient="values")),
         "files": site.table(f"compare-{table.slug(row)}", frame),
     }
-
-
-def _against(content: Content, row: str) -> pd.DataFrame:
-    """Return one line per other row and shared task; p adjusted over the tasks of each pair."""
-    parts = []
-    for column in content.columns:
-        cells = content.by_column[column.key]
-        if row not in cells or not len(cells[row].scores):
-            continue
-        pairs, own = content.pairs["score"][column.key], list(cells).index(row)
-        images, p_images = content.image_pairs[column.key]
-        part = pd.DataFrame(
-            {
-                "other": list(cells),
-                "task": column.label,
-                "page": column.slug,
-                "synthetic": column.synthetic,
-                "n": pairs.n[own],
-                "m": pairs.n,
-                "mean": cells[row].mean,
-                "other_mean": [cell.mean for cell in cells.values()],
-                "median": cells[row].summary["median"],
-                "other_median": [cell.summary["median"] for cell in cells.values()],
-                "shift": pairs.shift[own],
-                "low": pairs.low[own],
-                "high": pairs.high[own],
-                "p": pairs.p[own],
-                "delta": pairs.delta[own],
-                "a12": (pairs.delta[own] + 1) / 2,
-                "verdict": pairs.verdicts()[own],
-                "stars": pairs.stars()[own],
-                "images": images,
-                "p_images": p_images[own] if images > 1 else nan,
-            }
-        )
-        parts.append(part[(part["m"] > 0) & (part["other"] != row)])
-    if not parts or not sum(map(len, parts)):
-        return pd.DataFrame(columns=["other"])
-    frame = pd.concat(parts, ignore_index=True)
-    frame["p_holm"] = frame.groupby("other", sort=False)["p"].transform(lambda p: statistics.holm(p.to_numpy()))
-    return frame
-
-
-def _said(row: str, frame: pd.DataFrame) -> dict[str, str]:
-    """Return in a sentence or two how a row does against each other row that it can be compared with."""
-    if not len(frame):
-        return {}
-    # Rows with the same tasks and numbers of seeds are taken together, so that their intervals are one computation.
-    alike: dict[tuple[Any, ...], dict[str, pd.DataFrame]] = {}
-    for other, tests in frame.groupby("other", sort=False):
-        alike.setdefault((*tests["task"], *tests["n"], *tests["m"]), {})[str(other)] = tests
-    said = {}
-    for members in alike.values():
-        first = next(iter(members.values()))
-        n, m = (first[name].to_numpy()[:, None] for name in ("n", "m"))
-        a12 = np.stack([tests["a12"] for tests in members.values()], axis=1)
-        several = min(n.min(), m.min()) > 1
-        known = statistics.improvement_interval(a12, n, m) if several else (a12.mean(axis=0), None, None)
-        for k, (other, tests) in enumerate(members.items()):
-            different = tests["verdict"] == "different"
-            better, worse = int((different & (tests["delta"] > 0)).sum()), int((different & (tests["delta"] < 0)).sum())
-            small = int((tests["verdict"] == "n too small").sum())
-            count, undecided = len(tests), len(tests) - better - worse - small
-            interval = (
-                f" [{known[1][k]:.2f}, {known[2][k]:.2f}]" if known[1] is not None and known[2] is not None else ""
-            )
-            said[other] = (
-                f"{row} is better than {other} on {better} of {count} task{'s' if count != 1 else ''}, "
-                f"worse on {worse}, not distinguished on {undecided}"
-                + (f", with too few seeds on {small}" if small else "")
-                + f". Probability of improvement over these tasks: {known[0][k]:.2f}{interval}."
-            )
-    return said
 
 
 def _apart(row: str, other: str) -> str:

@@ -92,14 +92,16 @@ class Pairs:
     high: Floats
     delta: Floats
 
-    def verdicts(self, level: float = LEVEL) -> NDArray[np.str_]:
-        """Return the verdict of every pair, empty where there was nothing to compare."""
-        found = np.where(self.p < level, "different", "not distinguished")
-        return np.where(np.isnan(self.p), "", np.where(self.smallest_p >= level, "n too small", found))
+    def verdicts(self, row: int | None = None, level: float = LEVEL) -> NDArray[np.str_]:
+        """Return the verdict of every pair, or of one row's, empty where there was nothing to compare."""
+        p, smallest = (each if row is None else each[row] for each in (self.p, self.smallest_p))
+        found = np.where(p < level, "different", "not distinguished")
+        return np.where(np.isnan(p), "", np.where(smallest >= level, "n too small", found))
 
-    def stars(self) -> NDArray[np.str_]:
-        """Return the paper's marks of every pair."""
-        return np.where(self.p < 0.01, "**", np.where(self.p < 0.05, "*", ""))
+    def stars(self, row: int | None = None) -> NDArray[np.str_]:
+        """Return the paper's marks of every pair, or of one row's."""
+        p = self.p if row is None else self.p[row]
+        return np.where(p < 0.01, "**", np.where(p < 0.05, "*", ""))
 
 
 def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
@@ -271,15 +273,23 @@ def percent_difference(
     return {}, None
 
 
-def holm(p_values: ArrayLike) -> Floats:
-    """Return p-values adjusted for their number by Holm's step-down method; NaN is passed through and not counted."""
+def holm(p_values: ArrayLike, axis: int | None = None) -> Floats:
+    """Return p-values adjusted for their number by Holm's step-down method; NaN is passed through and not counted.
+
+    All of them are one family, or those along ``axis`` are.
+    """
     p = np.asarray(p_values, float)
-    flat = p.ravel()
-    known = np.flatnonzero(~np.isnan(flat))
-    order = known[np.argsort(flat[known], kind="stable")]
-    adjusted = flat.copy()
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(flat[order] * np.arange(len(order), 0, -1)))
-    return adjusted.reshape(p.shape)
+    flat = p.reshape(-1, 1) if axis is None else np.moveaxis(p, axis, 0).reshape(p.shape[axis], -1)
+    order = np.argsort(flat, axis=0, kind="stable")  # NaN last
+    left = (~np.isnan(flat)).sum(axis=0) - np.arange(len(flat))[:, None]
+    steps = np.take_along_axis(flat, order, axis=0) * left
+    adjusted = np.empty_like(flat)
+    np.put_along_axis(adjusted, order, np.minimum(1, np.maximum.accumulate(steps, axis=0)), axis=0)
+    return (
+        adjusted.reshape(p.shape)
+        if axis is None
+        else np.moveaxis(adjusted.reshape(np.moveaxis(p, axis, 0).shape), 0, axis)
+    )
 
 
 # ---- one row over several tasks
@@ -436,30 +446,35 @@ def improvement_interval(
     Parameters
     ----------
     a12 : array, shape (tasks, ...)
+        NaN where a task is not shared: it is left out.
     n, m : array, broadcast to it
-        Seeds of the first and of the second; at least two.
+        Seeds of the first and of the second.
 
     Returns
     -------
     estimate, low, high : ndarray, shape (...)
+        The ends are NaN where a task has a single seed.
     """
     tasks = np.asarray(a12, float)
     n, m = (np.broadcast_to(np.asarray(size, float), tasks.shape) for size in (n, m))
     smaller = np.minimum(n, m)
-    quantile = float(stats.norm.ppf(1 - level / 2)) / len(tasks)
-    centre = tasks.mean(axis=0)
+    factor = smaller / np.maximum(smaller - 1, 0.5) / (n * m)
+    count = (~np.isnan(tasks)).sum(axis=0)
+    quantile = float(stats.norm.ppf(1 - level / 2)) / count
+    centre = np.nansum(tasks, axis=0) / count
     ends = []
     for side in (-1, 1):
         near, far = np.zeros_like(centre), np.ones_like(centre)
-        for _ in range(40):
+        for _ in range(24):
             middle = (near + far) / 2
             moved = np.clip(tasks + side * middle, 0, 1)
             skew = (1 - moved) / (2 - moved) + moved / (1 + moved)
-            variance = moved * (1 - moved) * (1 + ((n + m) / 2 - 1) * skew) / (n * m) * smaller / (smaller - 1)
-            inside = middle <= quantile * np.sqrt(variance.sum(axis=0))
+            variance = moved * (1 - moved) * (1 + ((n + m) / 2 - 1) * skew) * factor
+            inside = middle <= quantile * np.sqrt(np.nansum(variance, axis=0))
             near, far = np.where(inside, middle, near), np.where(inside, far, middle)
         ends.append(np.clip(centre + side * far, 0, 1))
-    return centre, ends[0], ends[1]
+    low, high = (np.where((smaller < 2).any(axis=0), nan, end) for end in ends)
+    return centre, low, high
 
 
 # ---- several rows over several tasks
