@@ -158,10 +158,10 @@ def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
 @pytest.mark.parametrize("views", ["host", "device"])
 def test_samples_do_not_depend_on_how_many_processes_share_them(data: Prepared, views: str) -> None:
     settings, tiles = short("toy", views=views), Tiles(data, 32)
-    samples = pretraining._Samples(tiles, Toy(), settings)
+    samples = pretraining._Samples(tiles, Toy(), settings, [1, 0])
 
     def views_of(world: World) -> list[Tensor]:
-        keys = next(pretraining._batches(len(tiles), settings, 2, world))
+        keys = next(pretraining._batches(len(tiles), settings, [1, 0], 2, world))
         return list(samples.views(samples[keys], torch.device("cpu")))
 
     whole, ranks = views_of(World()), [views_of(World(rank, 4)) for rank in range(4)]
@@ -377,6 +377,15 @@ def test_out_of_memory_says_which_settings_reduce_it(data: Prepared, tmp_path: P
         pretrain(Hungry(), data, short("toy"), tmp_path / "toy.safetensors", device=device)
     assert len(caught.value.lines) == 1
     assert not (tmp_path / "toy.safetensors").exists()
+
+
+def test_other_faults_are_not_taken_for_lack_of_memory(data: Prepared, tmp_path: Path) -> None:
+    class Faulty(Toy):
+        def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+            raise NotImplementedError("a bug")
+
+    with pytest.raises(NotImplementedError, match="a bug"):
+        pretrain(Faulty(), data, short("toy"), tmp_path / "toy.safetensors")
 
 
 def test_accumulated_parts_give_the_gradient_of_the_batch(data: Prepared, tmp_path: Path) -> None:
