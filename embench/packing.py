@@ -206,6 +206,7 @@ class _Job:
         with (self.work / "patches.h5").open("rb") as stream:
             os.fsync(stream.fileno())
         os.replace(self.work / "patches.h5", path)
+        store.remember(path)
         leakage.save_prints(path, digest, prints)
         return digest
 

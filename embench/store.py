@@ -8,13 +8,21 @@ Layout (format 1)::
 
 The hash is SHA-256 over the spec's facts about the data and over every item's name, shape and voxels, section by
 section; chunking and compression do not enter. Every result carries it.
+
+A file that was not written here, or that changed since, may be anybody's: before it is opened it is read once as a
+whole in a child process with limits (:mod:`embench.guarded`) and its hash compared. ``.checked/NAME.h5.json`` beside it
+remembers that by size and time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
+import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,14 +31,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from embench import guarded
 from embench.errors import BadInput
-from embench.files import replacing
+from embench.files import replacing, write_atomic
+from embench.names import check_name
 from embench.task import SPLITS, Item, Sections, Split, Task, UnlabelledSet
 
 if TYPE_CHECKING:
     import h5py
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 _CHUNK = (1, 256, 256)
@@ -72,6 +84,7 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
     """
     import h5py
 
+    check_name(spec.name)
     faults: list[str] = []
     notes: list[str] = []
     grey_levels = np.zeros(256, np.int64)
@@ -102,6 +115,7 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
 
             told["leakage"] = leakage.between_splits({split: _volumes(file, split) for split in SPLITS}, places)
         digest = seal(file, spec, grey_levels, {**(card or {}), **told})
+    remember(path)
     return digest
 
 
@@ -182,23 +196,14 @@ class Prepared:
 
         if not path.exists():
             raise BadInput(f"{path}: not prepared; run: embench prepare {path.stem}")
+        _check_once(path)
         try:
             self._file = h5py.File(path, "r")
-            attributes = dict(self._file.attrs)
-            if attributes.get("format") != FORMAT:
-                raise BadInput(
-                    f"{path}: prepared format {attributes.get('format')!r}, expected {FORMAT}; "
-                    f"run: embench prepare {path.stem} --force"
-                )
-            kind: type[Any] = Task if attributes["kind"] == "task" else UnlabelledSet
-            self.spec: Task | UnlabelledSet = TypeAdapter(kind).validate_json(attributes["spec"])
-            self.hash = str(attributes["hash"])
-            mean, deviation = map(float, attributes["norms"])
-            self.norms = (mean, deviation)
-            self.card: dict[str, Any] = json.loads(attributes["card"])
-        except (OSError, KeyError, ValueError, ValidationError) as error:
+            facts = _facts(path, self._file)
+        except OSError as error:
             raise BadInput(f"{path}: not a prepared file ({type(error).__name__}); prepare it again") from None
         self.path = path
+        self.spec, self.hash, self.norms, self.card = facts
 
     @cached_property
     def task(self) -> Task:
@@ -224,6 +229,150 @@ class Prepared:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _facts(path: Path, file: h5py.File) -> tuple[Task | UnlabelledSet, str, tuple[float, float], dict[str, Any]]:
+    """Return spec, hash, norms and card of a prepared file."""
+    try:
+        attributes = dict(file.attrs)
+        if (found := attributes.get("format")) != FORMAT:
+            said = f"format {found!r}"[:60]
+            raise BadInput(
+                f"{path}: not a prepared file of this version ({said}, expected {FORMAT}); "
+                f"run: embench prepare {path.stem} --force"
+            )
+        kind: type[Any] = Task if attributes["kind"] == "task" else UnlabelledSet
+        spec: Task | UnlabelledSet = TypeAdapter(kind).validate_json(attributes["spec"])
+        digest = str(attributes["hash"])
+        mean, deviation = map(float, attributes["norms"])
+        card = json.loads(attributes["card"])
+        if not isinstance(card, dict) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError
+    except (OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BadInput(f"{path}: not a prepared file ({type(error).__name__}); prepare it again") from None
+    for name in (spec.name, *((spec.pretraining,) if isinstance(spec, Task) else ())):
+        check_name(name, f"{path}: name")
+    if isinstance(spec, Task) and (fault := _task_fault(spec)):
+        raise BadInput(f"{path}: {fault}; prepare it again")
+    if not (math.isfinite(mean) and math.isfinite(deviation)):
+        raise BadInput(f"{path}: norms {mean}, {deviation}; prepare it again")
+    return spec, digest, (mean, deviation), card
+
+
+def _task_fault(task: Task) -> str | None:
+    """Return what no task can be."""
+    count, scored = len(task.classes), task.scoring.classes
+    if not 2 <= count <= 255:
+        return f"{count} classes"
+    if not scored or len(set(scored)) < len(scored) or not all(0 <= value < count for value in scored):
+        return f"scored classes {scored!s:.60} of {count}"
+    if task.class_weights is not None and len(task.class_weights) != count:
+        return f"{len(task.class_weights)} class weights for {count} classes"
+    if min(task.iterations, task.batch_size, task.crop) < 1:
+        return "a budget, batch size or crop below 1"
+    if not task.training_axes or not set(task.training_axes) <= {0, 1, 2}:
+        return f"training axes {task.training_axes!s:.60}"
+    return None
+
+
+# Files that were made elsewhere
+
+
+def remember(path: Path) -> None:
+    """Note that a prepared file was written or checked here."""
+    global _CHECKED
+    _CHECKED = _CHECKED | {(str(path), *_state(path))}
+    with contextlib.suppress(OSError):  # in a folder of others the check is of this process only
+        write_atomic(_mark(path), json.dumps(_state(path)))
+
+
+_CHECKED: frozenset[tuple[str, int, int]] = frozenset()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _mark(path: Path) -> Path:
+    return path.parent / ".checked" / f"{path.name}.json"
+
+
+def _check_once(path: Path) -> None:
+    """Read a prepared file as a whole in a child, unless that was done before."""
+    if not path.is_file():
+        raise BadInput(f"{path}: not a file; remove it")
+    state = _state(path)
+    if (str(path), *state) in _CHECKED:
+        return
+    try:
+        known = _mark(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        known = ""
+    if known != json.dumps(state):
+        if state[0] > _LARGE:
+            log.info("%s: not written here or changed since; reading it once to check it", path)
+        guarded.call(_audit, str(path), where=path, size=_DENSITY * state[0])
+    remember(path)
+
+
+_LARGE = 2**28
+_DENSITY = 8
+"""Bytes of voxels to a byte of a prepared file, for how long reading it may take."""
+
+
+def _audit(name: str) -> None:
+    """Read all of a prepared file and raise :class:`BadInput` for whatever is not as it should be."""
+    import h5py
+
+    from embench.volumes import reading
+
+    path = Path(name)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise BadInput(f"{path}: not a prepared file ({type(error).__name__}); prepare it again") from None
+    with reading(path), file:
+        spec, digest, _, _ = _facts(path, file)
+        for split in SPLITS:
+            _audit_split(path, file, split, spec)
+        if _hash(file, spec) != digest:
+            raise BadInput(f"{path}: the voxels do not have the recorded hash; prepare it again with --force")
+
+
+def _audit_split(path: Path, file: h5py.File, split: Split, spec: Task | UnlabelledSet) -> None:
+    import h5py
+
+    from embench.volumes import check_declared, hdf5_dataset
+
+    group = file.get(split, getlink=True)
+    if group is None:
+        return
+    if not isinstance(group, h5py.HardLink) or not isinstance(file[split], h5py.Group):
+        raise BadInput(f"{path}: {split} is no group; prepare it again")
+    kinds = {"image", "labels"} if isinstance(spec, Task) else {"image"}
+    for item in file[split]:
+        where = f"{path}: {split}/{item!s:.80}"
+        if not isinstance(file[split].get(item, getlink=True), h5py.HardLink) or not _ITEM.fullmatch(item):
+            raise BadInput(f"{where!r}: a name that is not one, or a link; prepare it again")
+        if not isinstance(file[split][item], h5py.Group) or set(file[split][item]) != kinds:
+            raise BadInput(f"{where}: expected {' and '.join(sorted(kinds))}; prepare it again")
+        found = [hdf5_dataset(file, f"{split}/{item}/{kind}", path) for kind in sorted(kinds)]
+        for dataset in found:
+            if dataset.dtype != np.uint8 or dataset.ndim != 3 or 0 in dataset.shape:
+                raise BadInput(f"{where}: {dataset.dtype} {dataset.shape}; expected uint8 (Z, Y, X); prepare it again")
+            if dataset.shape != found[0].shape:
+                raise BadInput(f"{where}: image is {found[0].shape}, labels are {dataset.shape}; prepare it again")
+            check_declared(where, dataset.size, dataset.id.get_storage_size())
+        if isinstance(spec, Task):
+            labels, count = found[-1], len(spec.classes)
+            step = labels.chunks[0] if labels.chunks else 1
+            for z in range(0, labels.shape[0], step):
+                if (most := int(labels[z : z + step].max())) >= count:
+                    raise BadInput(f"{where}: label value {most} with {count} classes; prepare it again")
+
+
+_ITEM = re.compile(r"[^/\\\x00-\x1f]{1,400}")
 
 
 def _volumes(file: h5py.File, split: Split) -> list[Volume]:

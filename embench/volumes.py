@@ -449,7 +449,8 @@ def _parts(path: Path) -> tuple[Path, str | None]:
     return Path(match["file"]), match["inside"]
 
 
-def _check_declared(origin: object, declared: int, stored: int) -> None:
+def check_declared(origin: object, declared: int, stored: int) -> None:
+    """Raise :class:`BadInput` where a file declares far more bytes of voxels than it can hold."""
     if declared > _UNCHECKED and declared > _LARGEST_RATIO * stored:
         raise BadInput(f"{origin}: declares {declared} bytes of voxels but stores {stored}; broken or hostile, refused")
 
@@ -483,7 +484,7 @@ def _png(file: Path) -> Stored:
     with Image.open(file) as picture:
         width, height = picture.size
         dtype = {"1": np.bool_, "I;16": np.uint16, "I": np.int32, "F": np.float32}.get(picture.mode, np.uint8)
-        _check_declared(file, width * height, file.stat().st_size)
+        check_declared(file, width * height, file.stat().st_size)
         is_indexed = picture.mode == "P" and not _is_grey_ramp(picture.getpalette() or [])
         channels = len(picture.getbands())
     return Stored(str(file), (1, height, width), np.dtype(dtype), read, is_indexed=is_indexed, channels=channels)
@@ -513,7 +514,7 @@ def _tiff(file: Path) -> Stored:
         shape = _zyx(file, plain if written_one_by_one == 1 else (written_one_by_one, *plain))
         dtype = np.dtype(series.dtype)
         pages = len(series.pages)
-        _check_declared(file, int(np.prod(series.shape)) * dtype.itemsize, file.stat().st_size)
+        check_declared(file, int(np.prod(series.shape)) * dtype.itemsize, file.stat().st_size)
     full = (*shape, colours) if colours > 1 else shape
     together = _together(full, dtype, _per_slab(full, dtype))
 
@@ -543,7 +544,7 @@ def _nifti(file: Path) -> Stored:
     shape = _zyx(file, plain[::-1])
     slope, inter = image.dataobj.slope, image.dataobj.inter
     dtype = np.dtype(image.get_data_dtype()) if (slope, inter) == (1.0, 0.0) else np.dtype(np.float64)
-    _check_declared(file, int(np.prod(shape)) * dtype.itemsize, file.stat().st_size)
+    check_declared(file, int(np.prod(shape)) * dtype.itemsize, file.stat().st_size)
     is_compressed = file.name.lower().endswith(".gz")
     tail = (0,) * (len(image.shape) - 3)
 
@@ -569,7 +570,7 @@ def _nrrd(file: Path) -> Stored:
     if "data file" in header or "datafile" in header:
         raise BadInput(f"{file}: its voxels are in another file; save it with the header attached")
     dtype = np.dtype(nrrd.reader._determine_datatype(header))
-    _check_declared(file, int(np.prod(shape)) * dtype.itemsize, file.stat().st_size)
+    check_declared(file, int(np.prod(shape)) * dtype.itemsize, file.stat().st_size)
 
     def read(start: int, stop: int) -> NDArray[Any]:
         voxels, _ = nrrd.read(str(file), index_order="C")
@@ -597,7 +598,7 @@ def _hdf5(file: Path, inside: str | None) -> Stored:
         shape, dtype = _zyx(f"{file}:{name}", dataset.shape), dataset.dtype
         if dtype.kind not in "biuf":
             raise BadInput(f"{file}:{name}: {dtype}; expected numbers")
-        _check_declared(f"{file}:{name}", dataset.size * dtype.itemsize, dataset.id.get_storage_size())
+        check_declared(f"{file}:{name}", dataset.size * dtype.itemsize, dataset.id.get_storage_size())
         chunk = dataset.chunks[0] if dataset.chunks and dataset.ndim == 3 else 1
         resolution = dataset.attrs.get("resolution")
     voxel_size = None
@@ -685,7 +686,7 @@ def _zarr(folder: Path, inside: str | None) -> Stored:
     shape = _zyx(folder, array.shape[max(0, lead) :])
     dtype = np.dtype(array.dtype)
     _check_codecs(folder, array)
-    _check_declared(folder, int(np.prod(shape)) * dtype.itemsize, _size(folder))
+    check_declared(folder, int(np.prod(shape)) * dtype.itemsize, _size(folder))
 
     def read(start: int, stop: int) -> NDArray[Any]:
         where = (0,) * max(0, lead) + ((slice(start, stop),) if lead >= 0 else ())

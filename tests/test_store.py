@@ -54,8 +54,8 @@ def test_a_changed_voxel_is_found(tmp_path: Path, volume) -> None:
     write(tmp_path / "toy.h5", TASK, items(*volume))
     with h5py.File(tmp_path / "toy.h5", "r+") as file:
         file["test/a/labels"][1, 2, 3] ^= 1
-    with Prepared(tmp_path / "toy.h5") as file:
-        assert not file.verify()
+    with pytest.raises(BadInput, match="do not have the recorded hash"):
+        Prepared(tmp_path / "toy.h5")
 
 
 def test_every_fault_is_named_and_nothing_is_written(tmp_path: Path, volume) -> None:
