@@ -28,6 +28,11 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data-dir", envvar="EMBENCH_DATA", help="Folder of prepared data (default: your user data folder)."),
 ]
+SlurmOptions = Annotated[
+    list[str], typer.Option("--slurm", help="As in partition=gpu,time=4:00:00: sbatch's options; may be repeated.")
+]
+RayAddress = Annotated[str | None, typer.Option(help="auto or ray://HOST:PORT (default: a Ray of this machine).")]
+Jobs = Annotated[int | None, typer.Option(help="Trials at a time (default: one per GPU, or by cores).")]
 ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of results; may be repeated.")]
 
 
@@ -49,7 +54,11 @@ def run(
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
     weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int | None, typer.Option(help="Trials at a time (default: one per GPU, or by cores).")] = None,
+    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    slurm: SlurmOptions = [],  # noqa: B006
+    address: RayAddress = None,
+    detach: Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")] = False,
+    jobs: Jobs = None,
     threads: Annotated[int, typer.Option(help="CPU threads per trial; part of what makes a result repeatable.")] = 1,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
@@ -64,7 +73,8 @@ def run(
 
     commands.run(
         models=_split(model),
-        executor=executors.Local(_at_least_one("jobs", jobs)),
+        executor=executors.find_executor(executor, jobs=jobs, slurm=slurm, address=address),
+        detach=detach,
         tasks=_split(task),
         suite=suite,
         seeds=seeds,
@@ -84,6 +94,44 @@ def run(
         save_every=save_every,
         deterministic=deterministic,
     )
+
+
+@app.command()
+def status(
+    results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every trial.")] = False,
+) -> None:
+    """Say of the planned trials what is done, running (where, how far, estimate), failed (why) and waiting."""
+    from embench import commands
+
+    commands.status(results, as_json)
+
+
+@app.command()
+def retry(
+    results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
+    diverged: Annotated[
+        bool,
+        typer.Option("--diverged", help="Diverged trials too; their results are kept in RESULTS/.diverged."),
+    ] = False,
+    model: Annotated[
+        list[str], typer.Option("--model", help="Model files that failed trials may import: path/to/file.py:Class.")
+    ] = [],  # noqa: B006
+    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    slurm: SlurmOptions = [],  # noqa: B006
+    address: RayAddress = None,
+    detach: Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")] = False,
+    jobs: Jobs = None,
+) -> None:
+    """Run again the planned trials that failed, from their last saved state.
+
+    A trial that diverged has a result, which says so on the leaderboard; on a CPU the same seed diverges again. It
+    is left alone unless --diverged is given. Nothing is deleted.
+    """
+    from embench import commands, executors
+
+    found = executors.find_executor(executor, jobs=jobs, slurm=slurm, address=address)
+    commands.retry(results, found, _split(model), diverged, detach)
 
 
 @app.command()
@@ -474,9 +522,3 @@ def main() -> None:
 
 def _split(values: list[str]) -> list[str]:
     return [name for value in values for name in value.split(",") if name]
-
-
-def _at_least_one(option: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise BadInput(f"--{option} {value}: must be at least 1")
-    return value

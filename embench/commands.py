@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(*, models: list[str], executor: Executor, precision: str | None, device: str = "auto", **asked: Any) -> None:
+def run(
+    *,
+    models: list[str],
+    executor: Executor,
+    precision: str | None,
+    device: str = "auto",
+    detach: bool = False,
+    **asked: Any,
+) -> None:
     """Run what was asked; print a summary and where the results are."""
     from embench import plan
     from embench.experiment import Request, prepared_published, trials
@@ -40,11 +48,55 @@ def run(*, models: list[str], executor: Executor, precision: str | None, device:
         )
     planned = trials(request, executor.device(device))
     plan.write(planned)
-    _finish(planned, executor, request.results)
+    _finish(planned, executor, request.results, detach)
 
 
-def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> None:
+def status(folder: Path, as_json: bool) -> None:
+    """Print where the planned trials stand."""
+    import json
+
+    from embench import status
+
+    found = status.standings(folder)
+    if as_json:
+        print(json.dumps([standing.facts() for standing in found], indent=1))
+        return
+    told = [standing for standing in found if standing.note and standing.state != "done"]
+    order = ("running", "failed", "waiting")
+    rows = [
+        (each.state, each.trial.label, each.note) for each in sorted(told, key=lambda each: order.index(each.state))
+    ]
+    if rows:
+        print_table(("state", "trial", "note"), rows)
+    print(f"{folder}: {status.summary(found)}")
+    if any(standing.state == "failed" for standing in found):
+        print(f"next: embench retry --results {folder}")
+
+
+def retry(folder: Path, executor: Executor, models: Sequence[str], diverged: bool, detach: bool) -> None:
+    """Run again what failed."""
+    from embench import status
+
+    found = status.standings(folder)
+    again = status.to_retry(found, models, diverged=diverged)
+    left = sum(standing.diverged for standing in found) if not diverged else 0
+    if left:
+        log.info("%d diverged trials stay as they are: a result too (with --diverged they are run again)", left)
+    if not again:
+        print(f"{folder}: nothing to run again ({status.summary(found)})")
+        return
+    for device in {trial.device for trial in again}:
+        executor.device(device)
+    for trial in again:
+        if kept := status.set_aside(trial):
+            log.info("%s: its result is kept as %s", trial.label, kept)
+    _finish(again, executor, folder, detach)
+
+
+def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, detach: bool) -> None:
     """Run the trials that have no result yet; print the scores of all, then say what did not work.
+
+    With ``detach`` they are only submitted.
 
     Raises
     ------
@@ -57,7 +109,15 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> N
         log.info("%d of %d trials are already done in %s", done, len(planned), folder)
     # a trial killed between its result and the removal of its state is run again, which removes that
     waiting = [trial for trial in planned if not trial.path.exists() or trial.state_path.exists()]
-    outcomes = list(zip(waiting, executor.run(waiting), strict=True))
+    if detach:
+        from embench.executors.slurm import Slurm
+
+        if not isinstance(executor, Slurm):
+            raise BadInput("--detach: only with --executor slurm; the others run as long as this command")
+        executor.submit(waiting)
+        print(f"next: embench status --results {folder}")
+        return
+    outcomes = [pair for group in _alike(waiting) for pair in zip(group, executor.run(group), strict=True)]
     scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     for trial in planned:
         if not trial.path.exists():
@@ -77,6 +137,14 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path) -> N
         raise TryAgain(f"{len(held)} trials are held by other processes: {told}; run the same command again later")
 
 
+def _alike(trials: Sequence[TrialSpec]) -> list[list[TrialSpec]]:
+    """Return the trials in groups that want the same device and threads (a retry may hold several plans)."""
+    groups: dict[tuple[str, int], list[TrialSpec]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.device, trial.threads].append(trial)
+    return list(groups.values())
+
+
 def _faults(outcomes: Sequence[tuple[TrialSpec, Outcome]], kind: str) -> list[str]:
     """Return a line per fault of a kind, with the trials that met it; a fault in code is logged with its trace."""
     from embench.ledger import Failure
@@ -84,7 +152,7 @@ def _faults(outcomes: Sequence[tuple[TrialSpec, Outcome]], kind: str) -> list[st
     met: dict[Failure, list[str]] = defaultdict(list)
     for trial, outcome in outcomes:
         if isinstance(outcome, Failure) and outcome.kind == kind:
-            met[outcome.model_copy(update={"attempts": 0, "host": ""})].append(trial.label)
+            met[outcome.model_copy(update={"host": ""})].append(trial.label)
     for failure in met:
         if failure.trace:
             log.error("%s", failure.trace)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from embench import results
 from embench.errors import BadInput, TryAgain
 from embench.files import remove, write_atomic
-from embench.plan import TrialSpec
+from embench.plan import TrialSpec, is_done
 from embench.results import Count, Finite, TrialResult
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,11 @@ class Failure(_Note):
     """Why a trial ended without a result.
 
     ``kind``: ``bad-input`` (what was given cannot be used), ``try-again`` (the same may succeed later) or ``error``
-    (a fault in the model or in embench; ``trace`` says where). ``attempts`` counts the failed ones.
+    (a fault in the model or in embench; ``trace`` says where). The note goes when the trial is tried again.
     """
 
     kind: Literal["bad-input", "try-again", "error"]
     message: str
-    attempts: Count
     host: str
     trace: str = ""
 
@@ -97,7 +96,7 @@ def failure(trial: TrialSpec) -> Failure | None:
 
 def settled(trial: TrialSpec) -> Outcome:
     """Return how a trial ended, from what is on disk; ``None`` where it has not."""
-    return results.load(trial.path) if trial.path.exists() else failure(trial)
+    return results.load(trial.path) if is_done(trial) else failure(trial)
 
 
 def attempt(trial: TrialSpec, report: Callable[[str, int, float], None] = lambda *_: None) -> Outcome:
@@ -110,14 +109,31 @@ def attempt(trial: TrialSpec, report: Callable[[str, int, float], None] = lambda
         beat(stage, iteration, loss)
         report(stage, iteration, loss)
 
+    remove(failure_path(trial))
     try:
         result = run(trial, both)
     except Exception as error:
-        return _failed(trial, error)
+        return fail(trial, error)
     if result is not None:
-        remove(failure_path(trial))
         remove(progress_path(trial))
     return result
+
+
+def fail(trial: TrialSpec, error: Exception) -> Failure:
+    """Note, beside its training state, that a trial failed and why."""
+    kind: Literal["bad-input", "try-again", "error"] = "error"
+    if isinstance(error, BadInput):
+        kind = "bad-input"
+    elif isinstance(error, TryAgain):
+        kind = "try-again"
+    found = Failure(
+        kind=kind,
+        message=str(error) if kind != "error" else f"{type(error).__name__}: {error}",
+        host=socket.gethostname(),
+        trace="".join(traceback.format_exception(error))[-20_000:] if kind == "error" else "",
+    )
+    _write(failure_path(trial), found)
+    return found
 
 
 class _Heartbeat:
@@ -144,24 +160,6 @@ class _Heartbeat:
             process=os.getpid(),
         )
         _write(progress_path(self.trial), note)
-
-
-def _failed(trial: TrialSpec, error: Exception) -> Failure:
-    kind: Literal["bad-input", "try-again", "error"] = "error"
-    if isinstance(error, BadInput):
-        kind = "bad-input"
-    elif isinstance(error, TryAgain):
-        kind = "try-again"
-    before = failure(trial)
-    found = Failure(
-        kind=kind,
-        message=str(error) if kind != "error" else f"{type(error).__name__}: {error}",
-        attempts=1 + (before.attempts if before else 0),
-        host=socket.gethostname(),
-        trace="".join(traceback.format_exception(error))[-20_000:] if kind == "error" else "",
-    )
-    _write(failure_path(trial), found)
-    return found
 
 
 def _write(path: Path, note: _Note) -> None:

@@ -6,6 +6,7 @@ given twice is one plan. ``embench status`` and ``embench retry`` start from the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,15 @@ class TrialSpec:
             results_folder=self.results_folder.absolute(),
             weights=self.weights.absolute() if self.weights else None,
         )
+
+
+def is_done(spec: TrialSpec) -> bool:
+    """Whether the result is there, also when another machine has just written it."""
+    try:
+        # Looked up in the folder: a file known to be absent may stay so for a while in an NFS client's memory.
+        return spec.path.name in os.listdir(spec.path.parent)
+    except FileNotFoundError:
+        return False
 
 
 _PLAN: TypeAdapter[tuple[TrialSpec, ...]] = TypeAdapter(tuple[TrialSpec, ...])

@@ -22,7 +22,7 @@ from embench.files import remove
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
-from embench.plan import TrialSpec
+from embench.plan import TrialSpec, is_done
 from embench.recipe import Recipe, find_recipe
 from embench.registry import find_model
 from embench.results import (
@@ -73,15 +73,6 @@ def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None
     except claim.Held:
         return None
     return results.load(spec.path)
-
-
-def is_done(spec: TrialSpec) -> bool:
-    """Whether the result is there, also when another machine has just written it."""
-    try:
-        # Looked up in the folder: a file known to be absent may stay so for a while in an NFS client's memory.
-        return spec.path.name in os.listdir(spec.path.parent)
-    except FileNotFoundError:
-        return False
 
 
 def _run(spec: TrialSpec, report: Report, stop: interrupt.Interrupt) -> None:

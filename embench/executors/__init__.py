@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from embench.errors import BadInput
 from embench.executors.local import Local
 from embench.ledger import Outcome
+from embench.names import unknown
 from embench.plan import TrialSpec
 
-__all__ = ["Executor", "Local"]
+__all__ = ["NAMES", "Executor", "Local", "find_executor"]
+
+NAMES = ("local", "slurm", "ray")
 
 
 class Executor(Protocol):
@@ -32,3 +36,42 @@ class Executor(Protocol):
         TryAgain
             When it stopped before the end; the same command goes on from there.
         """
+
+
+def find_executor(
+    name: str, *, jobs: int | None = None, slurm: Sequence[str] = (), address: str | None = None
+) -> Executor:
+    """Return the executor ``name`` with what was asked of it.
+
+    Parameters
+    ----------
+    name : {"local", "slurm", "ray"}
+    jobs : int, optional
+        Trials at a time.
+    slurm : sequence of str
+        As ``--slurm`` gives them.
+    address : str, optional
+        Of a Ray cluster.
+
+    Raises
+    ------
+    BadInput
+        Unknown name, an option of another executor, or an executor that is not installed here.
+    """
+    if name not in NAMES:
+        raise unknown("executor", name, NAMES)
+    if jobs is not None and jobs < 1:
+        raise BadInput(f"--jobs {jobs}: must be at least 1")
+    if slurm and name != "slurm":
+        raise BadInput("--slurm: only with --executor slurm")
+    if address and name != "ray":
+        raise BadInput("--address: only with --executor ray")
+    if name == "slurm":
+        from embench.executors.slurm import Slurm, parse
+
+        return Slurm(parse(slurm), jobs)
+    if name == "ray":
+        from embench.executors.ray import Ray
+
+        return Ray(address, jobs)
+    return Local(jobs)
