@@ -120,6 +120,7 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
                 f"<title>{escape(each.label)}, {iteration} iterations: {value:.4f}</title></circle>"
             )
         parts.append("</g>")
+    names = _brief([each.label for each in known])
     ends = _spread_out([up(each.mean[-1]) for each in known], 15, top + 6, bottom)
     for each, y in zip(known, ends, strict=True):
         x = across(float(each.iterations[-1]))
@@ -127,7 +128,7 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
             f'<g class="{_colour(each.colour)}"><path class="leader" '
             f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{width - right + 14:.1f} {y:.1f}"/></g>'
         )
-        parts.append(_text(width - right + 18, y + 4, _short(each.label, 24), "start", full=each.label))
+        parts.append(_text(width - right + 18, y + 4, _short(names[each.label], 22), "start", full=each.label))
     described = "; ".join(
         f"{each.label}: from {each.mean[0]:.3f} at {each.iterations[0]} to {each.mean[-1]:.3f} "
         f"at {each.iterations[-1]} iterations"
@@ -271,6 +272,12 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "", full: str
     inside = f"<title>{escape(full)}</title>" if full and full != text else ""
     kind = f' class="{style}"' if style else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{inside}{escape(text)}</text>'
+
+
+def _brief(rows: Sequence[str]) -> dict[str, str]:
+    """Return rows without what they change of their recipe, where that leaves them distinct."""
+    brief = {row: row.partition("@")[0] for row in rows}
+    return brief if len(set(brief.values())) == len(brief) else {row: row for row in rows}
 
 
 def _short(text: str, letters: int) -> str:
