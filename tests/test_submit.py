@@ -229,3 +229,18 @@ def test_submitted_predictions_stand_beside_trials(given: Path, board: Path) -> 
 
 def test_scoring_is_compared_as_a_task_states_it() -> None:
     assert made.result("retina", TASK).fingerprint.scoring.keys() == asdict(TASK.scoring).keys()
+
+
+def test_the_commands_of_the_publishing_workflow_check_and_build_the_committed_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = (COMMITTED.parent / "docs" / "publish" / "leaderboard.yml").read_text()
+    commands = [line.partition("run: embench ")[2] for line in workflow.splitlines() if "run: embench " in line]
+    assert len(commands) == 2
+    shutil.copytree(COMMITTED, tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "data"))
+    for command in commands:
+        done = CliRunner().invoke(app, command.split())
+        assert done.exit_code == 0, (done.output, done.exception)
+    assert (tmp_path / "site" / "index.html").is_file()
