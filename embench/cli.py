@@ -342,6 +342,17 @@ def compare(
 
 
 @app.command()
+def controls(
+    repeats: Annotated[int, typer.Option(help="Simulated comparisons or boards of each.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
+) -> None:
+    """Check the statistics on simulated scores whose truth is known: error rates, intervals, ranks."""
+    from leaderboard import cli as leaderboard
+
+    leaderboard.controls(repeats, seed)
+
+
+@app.command()
 def diff(
     a: Annotated[Path, typer.Argument(help="A result file.")], b: Annotated[Path, typer.Argument(help="Another.")]
 ) -> None:
@@ -396,14 +407,10 @@ def leaderboard_export(
     track: Annotated[str, typer.Option("--board", help="published, open or synthetic.")] = "published",
     layout: Annotated[
         str | None,
-        typer.Option(
-            help="table-1 (default), figure-3a, figure-3b (default with --figure) or figure-s1."
-        ),
+        typer.Option(help="table-1 (default), figure-3a, figure-3b (default with --figure) or figure-s1."),
     ] = None,
     style: Annotated[str, typer.Option(help="markdown, latex, csv or json.")] = "markdown",
-    runs: Annotated[
-        int | None, typer.Option(help="Take the first so many seeds (the paper: 3; default: all).")
-    ] = None,
+    runs: Annotated[int | None, typer.Option(help="Take the first so many seeds (the paper: 3; default: all).")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw it into this .pdf, .svg or .png instead.")] = None,
 ) -> None:
     """Print a board in a layout of the paper, or draw it."""

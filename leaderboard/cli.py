@@ -351,3 +351,24 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and isnan(value) else value
+
+
+def controls(repeats: int, seed: int) -> None:
+    """Print the controls of the statistics on simulated scores.
+
+    Raises
+    ------
+    BadInput
+        Fewer than 100 repeats; or, after printing, a control that does not hold.
+    """
+    from leaderboard import controls
+
+    if repeats < 100:
+        raise BadInput(f"--repeats {repeats}: give at least 100, fewer tell nothing")
+    failed = []
+    for control in controls.run(np.random.default_rng(seed), repeats):
+        line = f"{control.name}: {control.share:.3f} of {control.of}, promised {control.promise:.3f}"
+        print(f"{'holds' if control.passed else 'FAILS'}  {line}", flush=True)
+        failed += [] if control.passed else [f"{line}; the statistics are not to be trusted: report this"]
+    if failed:
+        raise BadInput(failed)
