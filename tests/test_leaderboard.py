@@ -360,8 +360,9 @@ def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
     for each in results:
         if each.model.name == "b":
             assert each.final is not None
-            tuned = each.final.diagnostics.model_copy(update={"tuned_iou": {1: each.score}})
-            last = each.final.model_copy(update={"diagnostics": tuned})
+            images = tuple(image.model_copy(update={"tuned": image.classes}) for image in each.final.images)
+            tuned = each.final.diagnostics.model_copy(update={"tuned_iou": each.final.class_iou})
+            last = each.final.model_copy(update={"diagnostics": tuned, "images": images})
             results[results.index(each)] = each.model_copy(update={"snapshots": (last,)})
     made.write(results, tmp_path)
     cli.compare([tmp_path], "a", "b")
