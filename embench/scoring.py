@@ -14,7 +14,7 @@ from embench.errors import BadInput
 from embench.files import replacing
 from embench.metrics import Counts, count, matched_instances
 from embench.results import Diagnostics, ImageCounts, SnapshotScore
-from embench.store import Prepared
+from embench.store import Volume
 from embench.task import Task
 
 SECTIONS_KEPT, SECTIONS_KEPT_OF_VOLUMES = 8, 24
@@ -73,10 +73,10 @@ def snapshot(
     )
 
 
-def kept_sections(prepared: Prepared) -> set[tuple[str, int]]:
+def kept_sections(task: Task, volumes: Sequence[Volume]) -> set[tuple[str, int]]:
     """Return volume and index of the test sections whose prediction is stored beside a result."""
-    every = [(volume.name, z) for volume in prepared.volumes("test") for z in range(volume.image.shape[0])]
-    count = SECTIONS_KEPT_OF_VOLUMES if prepared.task.scoring.is_volume else SECTIONS_KEPT
+    every = [(volume.name, z) for volume in volumes for z in range(volume.image.shape[0])]
+    count = SECTIONS_KEPT_OF_VOLUMES if task.scoring.is_volume else SECTIONS_KEPT
     return {every[int(i)] for i in np.linspace(0, len(every) - 1, count).round()}
 
 

@@ -194,7 +194,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
             "give another --seed or --name, or remove it"
         )
     started = time.perf_counter()
-    keep, kept = scoring.kept_sections(prepared), []
+    keep, kept = scoring.kept_sections(prepared.task, prepared.volumes("test")), []
     images: list[ImageCounts] = []
     for number, (part, _, _) in enumerate(checked.parts):
         images.append(scoring.image_counts(task, part.name, checked.labels(number), part.truth()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -160,7 +160,9 @@ def _torch_attempt(
             report("scoring", training.iteration, float("nan"))
             is_final = end == spec.iterations
             started = time.perf_counter()
-            snapshot, sections_kept = score_split(prepared, predict, end, sections if is_final else None, spec.path)
+            snapshot, sections_kept = score_split(
+                task, prepared.volumes("test"), predict, end, sections if is_final else None, spec.path
+            )
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
             if not is_final:
@@ -222,7 +224,8 @@ def _plain_attempt(
         stop.check()
         return _checked(adapter, task, image_YX)
 
-    snapshot, kept = score_split(prepared, predict, spec.iterations, sections, spec.path)
+    volumes = prepared.volumes("test")
+    snapshot, kept = score_split(task, volumes, predict, spec.iterations, sections, spec.path)
     card = ModelCard(
         name=spec.key.model,
         title=adapter.title,
@@ -280,17 +283,20 @@ def _weights_facts(weights: Weights | None) -> dict[str, Any] | None:
 
 
 def score_split(
-    prepared: Prepared,
+    task: Task,
+    volumes: Sequence[Volume],
     predict: Predict,
     iteration: int,
     sections: TrainingSections | None = None,
     result: Path | None = None,
 ) -> tuple[SnapshotScore, tuple[str, ...]]:
-    """Score the present weights on the test split, section by section; a volume is summed over its planes first.
+    """Score the present weights on a test split, section by section; a volume is summed over its planes first.
 
     Parameters
     ----------
-    prepared : Prepared
+    task : Task
+    volumes : sequence of Volume
+        With labels: what is scored.
     predict : callable
         From a section uint8 (Y, X) to scores float32 (C, Y, X) in 0..1.
     iteration : int
@@ -307,7 +313,6 @@ def score_split(
         The stored sections, relative to the folder of ``result``.
     """
     started = time.perf_counter()
-    task = prepared.task
     rule = task.scoring
     chosen = _thresholds(task, sections, predict) if sections else None
     thresholds = {value: threshold for value, threshold in (chosen or {}).items() if threshold is not None}
@@ -315,8 +320,8 @@ def score_split(
     largest = dict.fromkeys(rule.classes, 0.0)
     images: list[ImageCounts] = []
     kept: list[str] = []
-    keep = scoring.kept_sections(prepared) if sections and result else set()
-    for volume in prepared.volumes("test"):
+    keep = scoring.kept_sections(task, volumes) if sections and result else set()
+    for volume in volumes:
         for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
             tuned = dict.fromkeys(thresholds, Counts())
             for z, truth_YX in enumerate(truth_ZYX):

@@ -107,7 +107,7 @@ def test_the_result_says_that_nothing_is_known_of_how_it_was_made(volume: Prepar
     assert result.final is not None
     assert result.final.diagnostics is None
     assert result.leakage is not None
-    assert len(result.sections) == len(scoring.kept_sections(volume))
+    assert len(result.sections) == len(scoring.kept_sections(VOLUME, volume.volumes("test")))
     assert all((path.parent / section).is_file() for section in result.sections)
     assert result.fingerprint == results.fingerprint(VOLUME, volume.hash, VOLUME.iterations)
 
