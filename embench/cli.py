@@ -135,6 +135,45 @@ def retry(
 
 
 @app.command()
+def doctor(
+    model: Annotated[list[str], typer.Option("--model", help="Models that are to work here, as for run.")] = [],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
+    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trials per model and task, for the disk space.")] = 6,
+    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    executor: Annotated[str | None, typer.Option(help="local, slurm or ray, where one of them has to work.")] = None,
+    address: RayAddress = None,
+    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    data: DataFolder = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Read and hash prepared data and checkpoints again.")] = False,
+) -> None:
+    """Say what works here and what does not, a line each, and what to do; exit 2 if what was asked for cannot work.
+
+    Without models and tasks it looks at the waiting trials of the plans in the results folder.
+    """
+    from embench import commands
+
+    works = commands.doctor(
+        executor,
+        address,
+        deep,
+        models=_split(model),
+        tasks=_split(task),
+        suite=suite,
+        seeds=seeds,
+        weights=weights,
+        device=device,
+        threads=threads,
+        results=results,
+        data=data,
+    )
+    if not works:
+        raise typer.Exit(2)
+
+
+@app.command()
 def prepare(
     task: Annotated[str | None, typer.Argument(help="A task, an unlabelled set, or a data set: vnc, mini, ...")] = None,
     source: Annotated[

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from embench import store, tasks
 from embench.errors import BadInput, Interrupted, TrialsFailed, TryAgain
 from embench.model import GROUPS
+from embench.names import unknown
 from embench.recipe import RECIPES, WholeImage
 from embench.registry import find_model, find_pretraining, model_names, pretraining_names
 
@@ -91,6 +92,20 @@ def retry(folder: Path, executor: Executor, models: Sequence[str], diverged: boo
         if kept := status.set_aside(trial):
             log.info("%s: its result is kept as %s", trial.label, kept)
     _finish(again, executor, folder, detach)
+
+
+def doctor(executor: str | None, address: str | None, deep: bool, **asked: Any) -> bool:
+    """Print what works here and what does not; return whether all that was asked for can."""
+    from embench import doctor, executors
+    from embench.experiment import Request
+
+    if executor not in (None, *executors.NAMES):
+        raise unknown("executor", executor, executors.NAMES)
+    failed = 0
+    for check in doctor.checks(doctor.Asked(Request(**asked), executor, address, deep)):
+        print(f"{check.state:<4}  {check.what}: {check.found}", flush=True)
+        failed += check.state == "fail"
+    return not failed
 
 
 def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, detach: bool) -> None:

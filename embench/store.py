@@ -302,18 +302,22 @@ def _check_once(path: Path) -> None:
     """Read a prepared file as a whole in a child, unless that was done before."""
     if not path.is_file():
         raise BadInput(f"{path}: not a file; remove it")
-    state = _state(path)
-    if (str(path), *state) in _CHECKED:
+    if (str(path), *_state(path)) in _CHECKED:
         return
-    try:
-        known = _mark(path).read_text()
-    except (OSError, UnicodeDecodeError):
-        known = ""
-    if known != json.dumps(state):
-        if state[0] > _LARGE:
+    if not is_known(path):
+        length = path.stat().st_size
+        if length > _LARGE:
             log.info("%s: not written here or changed since; reading it once to check it", path)
-        guarded.call(_audit, str(path), where=path, size=_DENSITY * state[0])
+        guarded.call(_audit, str(path), where=path, size=_DENSITY * length)
     remember(path)
+
+
+def is_known(path: Path) -> bool:
+    """Whether a prepared file was written or checked here and has not changed since."""
+    try:
+        return _mark(path).read_text() == json.dumps(_state(path))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 _LARGE = 2**28

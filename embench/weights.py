@@ -109,6 +109,16 @@ def load_weights(path: Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    card = load_card(path)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise BadInput(f"{path}: not a safetensors file ({error})") from None
+    return Weights(tensors, card, sha256(path), path)
+
+
+def load_card(path: Path) -> WeightsCard:
+    """Read the card of the checkpoint ``path``, which has to be there; raises as :func:`load_weights` does."""
     if path.suffix != ".safetensors":
         raise BadInput(
             f"{path}: expected a .safetensors checkpoint made by embench pretrain; "
@@ -117,18 +127,13 @@ def load_weights(path: Path) -> Weights:
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")
     try:
-        card = _CARD.validate_json(path.with_suffix(".json").read_bytes())
+        return _CARD.validate_json(path.with_suffix(".json").read_bytes())
     except OSError as error:
         raise BadInput(
             f"{path.with_suffix('.json')}: the checkpoint's card cannot be read ({error.strerror})"
         ) from None
     except ValidationError as error:
         raise BadInput(f"{path.with_suffix('.json')}: not a checkpoint card ({error.errors()[0]['msg']})") from None
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise BadInput(f"{path}: not a safetensors file ({error})") from None
-    return Weights(tensors, card, sha256(path), path)
 
 
 def matched(

@@ -328,15 +328,21 @@ def _array_limit() -> int:
     return max(1, int(match[1])) if match else 1
 
 
-def _slurm(*command: str) -> str:
-    """Return what a command of Slurm prints."""
+def _slurm(*command: str, seconds: float = 120) -> str:
+    """Return what a command of Slurm prints; ``TryAgain`` when it says nothing in that time."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TryAgain(f"{command[0]}: {error}") from None
     if done.returncode:
-        raise TryAgain(f"{command[0]}: {done.stderr.strip() or 'failed'}; is Slurm up?")
+        said = done.stderr.strip().splitlines() or [f"{command[0]}: failed"]  # the last line is what it died of
+        raise TryAgain(f"{said[-1]}; is Slurm up?")
     return done.stdout
+
+
+def partitions(seconds: float) -> list[str]:
+    """Return the partitions that Slurm names in that time (raises ``TryAgain``), for ``embench doctor``."""
+    return _slurm("sinfo", "--noheader", "--format=%R", seconds=seconds).split()
 
 
 class Work:
