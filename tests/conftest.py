@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A loaded machine is no fault of an example; what hangs is caught by the time limit of the test.
+settings.register_profile("embench", deadline=None)
+settings.load_profile("embench")
 
 
 @pytest.fixture(scope="session")

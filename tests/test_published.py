@@ -140,7 +140,7 @@ def test_guay_is_read_from_its_zip_and_nothing_is_left_of_it(source: Path, tmp_p
     archive = Path(shutil.make_archive(str(tmp_path / "platelets"), "zip", source))
     with prepared("guay", archive, tmp_path) as file:
         assert [volume.image.shape for volume in file.volumes("train")] == [(4, 40, 40)]
-    assert [path.name for path in (tmp_path / "data").iterdir()] == ["guay.h5"]
+    assert [path.name for path in (tmp_path / "data").glob("[!.]*")] == ["guay.h5"]
 
 
 def test_guay_labels_outside_the_classes_are_all_named(source: Path, tmp_path: Path, rng) -> None:
@@ -410,7 +410,7 @@ def test_a_failed_preparation_keeps_the_old_file(source: Path, tmp_path: Path, r
     (source / "sample_C_20160501.hdf").write_bytes(b"half a file")
     lines(lambda: tasks.prepare("cremi", source, tmp_path / "data", force=True))
     assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
+    assert list(path.parent.glob("[!.]*")) == [path]
 
 
 def test_what_was_fetched_is_prepared_without_a_source(tmp_path: Path, rng) -> None:
