@@ -1,10 +1,12 @@
-"""RETINA: TransUNet that starts from reconstruction pre-training (protocol 4.2, 7.1)."""
+"""RETINA: TransUNet, and other hybrids, that start from reconstruction pre-training (protocol 4.2, 4.5, 7.1)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from baselines.swin_unetr import SwinUNETRModel
 from baselines.transunet import TransUNet768, TransUNetImageNet, TransUNetModel
+from baselines.u_mamba import UMambaModel
 
 _CITATION = """@article{retina2025,
   title = {RETINA: Reconstruction-based Pre-Trained Enhanced TransUNet for Electron Microscopy Segmentation on the
@@ -101,3 +103,32 @@ class RetinaNoHoles(Retina):
     group = "ablation"
     title = "RETINA, no holes"
     pretraining = "retina-no-holes"
+
+
+class RetinaSwinUNETR(SwinUNETRModel):
+    """SwinUNETR by RETINA's rule: the encoder is transferred, its transformer layers are frozen, all else is trained.
+
+    The encoder is the Swin transformer and the convolutions on each of its maps. The paper leaves this network for
+    later work.
+    """
+
+    name = "retina-swin-unetr"
+    group = "hybrid"
+    title = "RETINA on SwinUNETR"
+    pretraining = "retina"
+    transferred = ("swinViT.", "encoder")
+    frozen = ("swinViT.layers",)
+
+
+class RetinaUMamba(UMambaModel):
+    """U-Mamba by RETINA's rule: the encoder is transferred, its Mamba layers are frozen, all else is trained.
+
+    The paper expects its pre-training to serve this network, and leaves it for later work.
+    """
+
+    name = "retina-u-mamba"
+    group = "hybrid"
+    title = "RETINA on U-Mamba"
+    pretraining = "retina"
+    transferred = ("encoder.",)
+    frozen = ("encoder.mamba_layers.",)
