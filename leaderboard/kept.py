@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,16 +19,18 @@ from types import TracebackType
 from typing import Any, Literal
 
 import pydantic
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 import embench
+from embench.errors import BadInput
 from embench.results import EPSILON, SnapshotScore, TrialResult, content_of, iou, parse
 from embench.store import data_folder
+from leaderboard import workers
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1000
-"""Files after which new entries are committed."""
+_UNSETTLED = 2 * 10**9
+"""Nanoseconds after a change in which another could have the same time: coarse file systems count in seconds."""
 
 
 @dataclass(frozen=True)
@@ -54,42 +57,58 @@ class Kept:
 
 def keep(result: TrialResult) -> Kept:
     """Return what the board keeps of a result."""
-    return _joined(*_parts(result), {})
+    shared, own = _parts(result)
+    return _joined(_Shared.model_validate_json(shared), _Own.model_validate_json(own))
 
 
 class Memory:
     """Results read before, in one SQLite file per set of folders, beside the prepared data.
 
-    It holds what was read the last time and nothing else. Where it cannot be used (a full disk, another build at
-    the same moment), files are read anew, and a line says so.
+    It holds what was read the last time and nothing else. A file whose inode, size and times are those of the last
+    time is not opened: no content can change without its time of change (``ctime``), unless that lies so near to the
+    reading that the clock could not tell them apart; then the file is read again. Where the memory cannot be used (a
+    full disk, another build at the same moment), files are read anew, and a line says so.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         name = hashlib.sha256("\n".join(str(folder.resolve()) for folder in folders).encode()).hexdigest()[:16]
         self.path = data_folder() / ".leaderboard" / f"{name}.sqlite"
-        self._shared: dict[str, _Shared] = {}
-        self._used: set[bytes] = set()
-        self._waiting: list[tuple[bytes, str, str]] = []
         self._database: sqlite3.Connection | None = None
 
-    def read(self, path: Path) -> Kept:
-        """Return what the board keeps of a result file, from the memory where it holds these very bytes.
+    def read(self, paths: Sequence[Path]) -> list[Kept | list[str]]:
+        """Return what the board keeps of each result file, or the lines that say why the file cannot be used.
 
-        Raises
-        ------
-        BadInput, OSError
-            As :func:`embench.results.load`; what cannot be used is not remembered.
+        As :func:`embench.results.load` reads them; what cannot be used is not remembered.
         """
-        content = content_of(path)
-        key = hashlib.sha256(_code() + content).digest()
-        parts = self._find(key)
-        if parts is None:
-            parts = _parts(parse(content, path))
-            self._waiting.append((key, *parts))
-            if len(self._waiting) >= _BATCH:
-                self._write()
-        self._used.add(key)
-        return _joined(*parts, self._shared)
+        code = _code()
+        seen, known = self._seen(), self._known()
+        keys: dict[Path, bytes] = {}
+        marks: dict[Path, tuple[int, ...]] = {}
+        unknown = []
+        for path in paths:
+            mark = marks[path] = _mark(path)
+            before, key = seen.get(str(path), ((), b""))
+            if mark and mark == before and key in known:
+                keys[path] = key
+            else:
+                unknown.append(path)
+        new: dict[bytes, tuple[str, str]] = {}
+        faults: dict[Path, list[str]] = {}
+        for path, (key, parts, lines) in zip(
+            unknown, workers.each(lambda path: _read(path, code, known), unknown), strict=True
+        ):
+            keys[path], faults[path] = key, lines
+            if parts is not None:
+                new[key] = known[key] = parts
+        shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in keys.values() if key}}
+        own = _OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in keys.values() if key)}]")
+        found: list[Kept | list[str]] = []
+        joined = iter(own)
+        kept = {path: _joined(shared[known[key][0]], next(joined)) for path, key in keys.items() if key}
+        for path in paths:
+            found.append(kept[path] if path in kept else faults[path])
+        self._remember(new, keys, marks)
+        return found
 
     def __enter__(self) -> Memory:
         try:
@@ -108,45 +127,81 @@ class Memory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write(forget=kind is None)
         if self._database is not None:
             self._database.close()
 
     def _open(self) -> None:
         self._database = sqlite3.connect(self.path)
         self._database.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, shared TEXT, own TEXT)")
+        self._database.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, mark TEXT, key BLOB)")
 
-    def _find(self, key: bytes) -> tuple[str, str] | None:
+    def _seen(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
+        rows = self._all("SELECT path, mark, key FROM seen")
+        return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
+
+    def _known(self) -> dict[bytes, tuple[str, str]]:
+        return {key: (shared, own) for key, shared, own in self._all("SELECT key, shared, own FROM kept")}
+
+    def _all(self, query: str) -> list[Any]:
         if self._database is None:
-            return None
+            return []
         try:
-            found: tuple[str, str] | None = self._database.execute(
-                "SELECT shared, own FROM kept WHERE key = ?", (key,)
-            ).fetchone()
+            return self._database.execute(query).fetchall()
         except sqlite3.Error as error:
             self._give_up(error)
-            return None
-        return found
+            return []
 
-    def _write(self, forget: bool = False) -> None:
+    def _remember(
+        self,
+        new: Mapping[bytes, tuple[str, str]],
+        keys: Mapping[Path, bytes],
+        marks: Mapping[Path, tuple[int, ...]],
+    ) -> None:
         if self._database is None:
             return
+        seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
+        used = {(key,) for key in keys.values()}
         try:
             with self._database:
-                self._database.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", self._waiting)
-                if forget:
-                    stored = {key for (key,) in self._database.execute("SELECT key FROM kept")}
-                    gone = [(key,) for key in stored - self._used]
-                    self._database.executemany("DELETE FROM kept WHERE key = ?", gone)
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", ((key, *parts) for key, parts in new.items())
+                )
+                stored = set(self._database.execute("SELECT key FROM kept"))
+                self._database.executemany("DELETE FROM kept WHERE key = ?", stored - used)
+                before = set(self._database.execute("SELECT path, mark, key FROM seen"))
+                self._database.executemany("DELETE FROM seen WHERE path = ?", ((row[0],) for row in before - seen))
+                self._database.executemany("INSERT INTO seen VALUES (?, ?, ?)", seen - before)
         except sqlite3.Error as error:
             self._give_up(error)
-        self._waiting.clear()
 
     def _give_up(self, error: Exception) -> None:
         log.info("%s: %s; results are read anew", self.path, error)
         if self._database is not None:
             self._database.close()
         self._database = None
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Return what no change of a file leaves as it was; nothing where it cannot be told yet or there is no file."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()
+    if time.time_ns() - facts.st_ctime_ns < _UNSETTLED:
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def _read(
+    path: Path, code: bytes, known: Mapping[bytes, tuple[str, str]]
+) -> tuple[bytes, tuple[str, str] | None, list[str]]:
+    """Return a file's key, what is kept of it where that is new, and why it cannot be used: then there is no key."""
+    try:
+        content = content_of(path)
+        key = hashlib.sha256(code + content).digest()
+        return key, None if key in known else _parts(parse(content, path)), []
+    except BadInput as error:
+        return b"", None, list(error.lines)
 
 
 # ---- the parts
@@ -175,6 +230,7 @@ class _Shared(BaseModel):
     images: tuple[str, ...]
 
 
+_OWN_LIST = TypeAdapter(list[_Own])
 _COMMON = TrialResult.model_fields.keys() & _Own.model_fields.keys()
 _BLANK: dict[str, Any] = {
     "seed": 0,
@@ -208,11 +264,7 @@ def _parts(result: TrialResult) -> tuple[str, str]:
     return shared.model_dump_json(), own.model_dump_json()
 
 
-def _joined(shared_text: str, own_text: str, known: dict[str, _Shared]) -> Kept:
-    shared = known.get(shared_text)
-    if shared is None:
-        shared = known[shared_text] = _Shared.model_validate_json(shared_text)
-    own = _Own.model_validate_json(own_text)
+def _joined(shared: _Shared, own: _Own) -> Kept:
     facts = {name: getattr(own, name) for name in _COMMON} | {"snapshots": () if own.final is None else (own.final,)}
     return Kept(shared.result.model_copy(update=facts), own.curve, shared.images, own.image_scores)
 

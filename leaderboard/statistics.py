@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import comb, floor, inf, isnan, nan, sqrt
+from functools import cache, lru_cache
+from math import ceil, comb, floor, inf, isnan, nan, sqrt
 from typing import Literal
 
 import numpy as np
@@ -73,8 +73,8 @@ def compare(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Compar
 def mann_whitney(first: ArrayLike, second: ArrayLike) -> float:
     """Return the p-value of the two-sided Mann-Whitney U test (protocol 5).
 
-    Exact without ties (scipy) and, conditionally on the ties, with them (mid-ranks enumerated); the normal
-    approximation with tie correction when more than 40 scores are pooled.
+    Exact, conditionally on ties (mid-ranks enumerated); the normal approximation with tie correction (scipy) when
+    more than 40 scores are pooled.
     """
     x, y = _sample(first), _sample(second)
     return float(_mann_whitney_many(x[None], y[None])[0, 0])
@@ -117,7 +117,7 @@ def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
             where = np.ix_(members[n], members[m])
             differences = stacked[n][:, None, :, None] - stacked[m][None, :, None, :]
             differences = np.sort(differences.reshape(*differences.shape[:2], n * m), axis=-1)
-            shift[where] = np.median(differences, axis=-1)
+            shift[where] = (differences[..., (n * m - 1) // 2] + differences[..., n * m // 2]) / 2
             delta[where] = np.sign(differences).mean(axis=-1)
             smallest[where] = smallest_p(n, m)
             if (k := _critical_count(n, m, level)) >= 1:
@@ -232,25 +232,38 @@ def signed_rank_all(scores: Floats) -> Floats:
     """Return the signed-rank p-value of every pair of rows of (rows, n) scores; NaN for rows with NaN."""
     rows, n = scores.shape
     p = np.full((rows, rows), nan)
+    places = np.arange(1, n + 1)
     for k, row in enumerate(scores):
         differences = row - scores[k:]
         sizes = np.abs(differences)
-        with np.errstate(invalid="ignore"):
-            ranks = stats.rankdata(np.where(sizes > 0, sizes, inf), axis=1) if n else sizes
-        ranks = np.where(sizes > 0, ranks, 0.0)
-        positive = np.where(differences > 0, ranks, 0.0).sum(axis=1)
-        centre = ranks.sum(axis=1) / 2
-        spread = np.sqrt((ranks**2).sum(axis=1)) / 2
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = 2 * stats.norm.sf(np.abs(positive - centre) / spread)
-        for other in np.flatnonzero((sizes > 0).sum(axis=1) <= EXACT_AT_MOST):
-            doubled = tuple(sorted((2 * ranks[other, sizes[other] > 0]).astype(int).tolist()))
-            probabilities = _signed_sums(doubled)
-            distance = np.abs(2 * np.arange(len(probabilities)) - sum(doubled))
-            found[other] = probabilities[distance >= abs(4 * positive[other] - sum(doubled)) - 1e-9].sum()
+        order = np.argsort(sizes, axis=1)
+        ordered = np.take_along_axis(sizes, order, axis=1)
+        positive = (np.take_along_axis(differences, order, axis=1) > 0) @ places
+        if n <= EXACT_AT_MOST:
+            found = _exact_by_signed_sum(n)[positive]
+        else:
+            spread = sqrt(n * (n + 1) * (2 * n + 1) / 24)
+            found = 2 * stats.norm.sf(np.abs(positive - n * (n + 1) / 4) / spread)
+        for other in np.flatnonzero((np.diff(ordered, axis=1, prepend=0) == 0).any(axis=1)):
+            found[other] = _signed_rank_tied(differences[other])
         found[np.isnan(differences).any(axis=1)] = nan
         p[k, k:] = p[k:, k] = np.minimum(found, 1.0)
     return p
+
+
+def _signed_rank_tied(differences: Floats) -> float:
+    """Return the signed-rank p-value of differences of which some are 0 or of one size."""
+    some = differences[differences != 0]
+    if not len(some):
+        return 1.0
+    ranks = stats.rankdata(np.abs(some))
+    positive, total = ranks[some > 0].sum(), ranks.sum()
+    if len(some) > EXACT_AT_MOST:
+        return float(2 * stats.norm.sf(abs(positive - total / 2) / (sqrt((ranks**2).sum()) / 2)))
+    doubled = tuple(sorted((2 * ranks).astype(int).tolist()))
+    probabilities = _signed_sums(doubled)
+    distance = np.abs(2 * np.arange(len(probabilities)) - sum(doubled))
+    return float(probabilities[distance >= abs(4 * positive - sum(doubled)) - 1e-9].sum())
 
 
 def smallest_signed_p(n: int) -> float:
@@ -324,8 +337,8 @@ def bootstrap_means(
     deviation = np.zeros(draws)
     for each in scores:
         n = len(each)
-        picked = generator.integers(0, n, (draws, n), dtype=np.uint16)
-        deviation += _residuals(each)[picked].mean(axis=1) / len(scores)
+        picked = generator.integers(0, n, (n, draws), dtype=np.uint16)
+        deviation += _residuals(each)[picked].sum(axis=0) / (n * len(scores))
     variances = np.array([[each.var(ddof=1) / len(each)] for each in scores])
     centre = float(np.mean([each.mean() for each in scores]))
     return centre + deviation * _widening(variances, [len(each) for each in scores], level)
@@ -394,11 +407,28 @@ def rank_intervals(draws: Floats, level: float = LEVEL) -> NDArray[np.int64]:
     known = ~np.isnan(draws).any(axis=0)
     ranges = np.tile([1, rows], (rows, 1))
     if known.any():
-        ranks = stats.rankdata(-draws[:, known], method="min", axis=1)
-        low = np.quantile(ranks, level / 2, axis=0, method="lower")
-        high = np.quantile(ranks, 1 - level / 2, axis=0, method="higher")
-        ranges[known] = np.stack([low, high + (~known).sum()], axis=1).astype(int)
+        ranks, others = _ranks(draws[:, known]), (~known).sum()
+        places = np.arange(ranks.shape[1]) * ranks.shape[1]
+        counts = np.bincount((ranks + places).ravel(), minlength=ranks.shape[1] ** 2).reshape(-1, ranks.shape[1])
+        below = counts.cumsum(axis=1)
+        last = len(draws) - 1
+        low = (below <= floor(last * level / 2)).sum(axis=1) + 1
+        high = (below <= ceil(last * (1 - level / 2))).sum(axis=1) + 1
+        ranges[known] = np.stack([low, high + others], axis=1)
     return ranges
+
+
+def _ranks(draws: Floats) -> NDArray[np.int64]:
+    """Return the rank of every row in its draw, 0 for the largest; equal ones share the best."""
+    order = np.argsort(-draws, axis=1)
+    ordered = np.take_along_axis(draws, order, axis=1)
+    places = np.broadcast_to(np.arange(draws.shape[1]), draws.shape)
+    if (tied := ordered[:, 1:] == ordered[:, :-1]).any():
+        first = np.where(tied, 0, places[:, 1:])
+        places = np.maximum.accumulate(np.pad(first, ((0, 0), (1, 0))), axis=1)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, places, axis=1)
+    return ranks
 
 
 def tie_groups(draws: Floats, centres: ArrayLike, level: float = LEVEL) -> list[int]:
@@ -542,18 +572,33 @@ def _mann_whitney_many(x: Floats, y: Floats) -> Floats:
     large = n + m > EXACT_AT_MOST
     p = np.empty((len(x), len(y)))
     for a, sample in enumerate(x):
-        pooled = np.concatenate([np.broadcast_to(sample, (len(y), n)), y], axis=1)
-        tied = (np.diff(np.sort(pooled, axis=1), axis=1) == 0).any(axis=1)
-        plain = ~tied if not large else np.full(len(y), True)
-        if plain.any():
+        if large:
             with np.errstate(invalid="ignore", divide="ignore"):
-                method: Literal["exact", "asymptotic"] = "asymptotic" if large else "exact"
-                p[a, plain] = stats.mannwhitneyu(sample[None], y[plain], axis=1, method=method).pvalue
-        for b in np.flatnonzero(~plain):
+                p[a] = stats.mannwhitneyu(sample[None], y, axis=1, method="asymptotic").pvalue
+            continue
+        above = (sample[:, None] > y[:, None, :]).sum(axis=(1, 2))
+        p[a] = _exact_by_u(n, m)[above]
+        pooled = np.concatenate([np.broadcast_to(sample, (len(y), n)), y], axis=1)
+        for b in np.flatnonzero((np.diff(np.sort(pooled, axis=1), axis=1) == 0).any(axis=1)):
             doubled = (2 * stats.rankdata(pooled[b])).astype(int)
             p[a, b] = _exact_p(tuple(sorted(doubled.tolist())), n, int(doubled[:n].sum()))
     # All scores equal: the asymptotic statistic is 0/0, and nothing speaks against equality.
     return np.where(np.isnan(p), 1.0, p)
+
+
+@cache
+def _exact_by_u(n: int, m: int) -> Floats:
+    """Return the exact two-sided p of samples without ties for every U from 0 to ``n * m``."""
+    ranks = tuple(range(2, 2 * (n + m) + 1, 2))
+    return np.array([_exact_p(ranks, n, n * (n + 1) + 2 * u) for u in range(n * m + 1)])
+
+
+@cache
+def _exact_by_signed_sum(n: int) -> Floats:
+    """Return the exact two-sided p of ``n`` pairs without ties for every sum of the positive ones' ranks."""
+    probabilities = _signed_sums(tuple(range(1, n + 1)))
+    distance = np.abs(2 * np.arange(len(probabilities)) - len(probabilities) + 1)
+    return np.array([min(1.0, probabilities[distance >= each].sum()) for each in distance])
 
 
 @lru_cache(maxsize=4096)

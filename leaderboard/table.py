@@ -52,6 +52,8 @@ class Trial:
     digest : str
         Of the fingerprint.
     kind : {"published", "open", "synthetic"}
+    way : tuple of str
+        Digests of the weights it started from and of its recipe.
     curve : tuple of (int, float)
         Iteration and score of every snapshot.
     images : tuple of str
@@ -65,6 +67,7 @@ class Trial:
     row: str
     digest: str
     kind: Kind
+    way: tuple[str, str]
     curve: tuple[tuple[int, float], ...]
     images: tuple[str, ...] = ()
     image_scores: tuple[float, ...] = ()
@@ -313,18 +316,18 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
     folders = list(folders)
     trials: list[Trial] = []
     refused: list[str] = []
-    seen: set[Path] = set()
+    places: dict[Path, Path] = {}
+    for path in result_files(folders):
+        places.setdefault(path.resolve(), path)
+    paths = list(places.values())
     with Memory(folders) as memory:
-        for path in result_files(folders):
-            if (resolved := path.resolve()) in seen:
-                continue
-            seen.add(resolved)
-            try:
-                trials.append(_trial(memory.read(path), path))
-            except BadInput as error:
-                refused += error.lines
-            except OSError as error:
-                refused.append(f"{path}: cannot be read ({error.strerror})")
+        found = memory.read(paths)
+    views: dict[int, _View] = {}
+    for path, kept in zip(paths, found, strict=True):
+        if isinstance(kept, list):
+            refused += kept
+        else:
+            trials.append(_trial(kept, path, views))
     trials, duplicates = distinct(trials)
     return trials, refused + duplicates
 
@@ -334,21 +337,39 @@ def trial_of(result: TrialResult, path: Path) -> Trial:
     return _trial(keep(result), path)
 
 
-def _trial(kept: Kept, path: Path) -> Trial:
+@dataclass(frozen=True)
+class _View:
+    """What all trials of one recipe and model on one task have in common."""
+
+    row: str
+    digest: str
+    kind: Kind
+    way: tuple[str, str]
+
+
+def _trial(kept: Kept, path: Path, views: dict[int, _View] | None = None) -> Trial:
+    """Return the board's view of what is kept; ``views`` holds those of recipes met before, by identity."""
     result = kept.result
+    views = {} if views is None else views
+    view = views.get(id(result.recipe))
+    if view is None:
+        view = views[id(result.recipe)] = _view(result)
+    return Trial(
+        path=path, result=result, curve=kept.curve, images=kept.images, image_scores=kept.image_scores, **vars(view)
+    )
+
+
+def _view(result: TrialResult) -> _View:
     task = known_task(result.task)
     changed = overrides(result.recipe, task)
     own = result.pairing == "default" and not changed and result.track == "published"
     synthetic = result.synthetic or (task is not None and task.synthetic)
-    return Trial(
-        path=path,
-        result=result,
+    weights = {"hash": result.model.weights_hash, "transfer": (result.weights or {}).get("transfer")}
+    return _View(
         row=result.row + (f"@{changed}" if changed else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
-        curve=kept.curve,
-        images=kept.images,
-        image_scores=kept.image_scores,
+        way=(digest_of(weights), digest_of(result.recipe)),
     )
 
 
@@ -360,17 +381,17 @@ def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     """
     ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str]]] = defaultdict(set)
     for trial in trials:
-        ways[trial.row, trial.column].add(_way(trial))
+        ways[trial.row, trial.column].add(trial.way)
     by_weights = {row for (row, _), found in ways.items() if len({weights for weights, _ in found}) > 1}
     by_recipe = {row for (row, _), found in ways.items() if len({recipe for _, recipe in found}) > 1}
     kept: dict[tuple[str, tuple[str, str], int], Trial] = {}
     refused = []
     for trial in trials:
-        weights, recipe = _way(trial)
+        weights, recipe = trial.way
         suffix = (f"#weights={weights[:6]}" if trial.row in by_weights else "") + (
             f"#recipe={recipe[:6]}" if trial.row in by_recipe else ""
         )
-        named = replace(trial, row=trial.row + suffix)
+        named = replace(trial, row=trial.row + suffix) if suffix else trial
         key = (named.row, named.column, named.result.seed)
         if key in kept:
             refused.append(f"{trial.path}: the same trial as {kept[key].path}; keep one of them")
@@ -693,12 +714,6 @@ def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:
 
 def _stream(trial: Trial) -> tuple[str, str, int]:
     return trial.result.model.name, str(trial.result.recipe.get("name")), trial.result.seed
-
-
-def _way(trial: Trial) -> tuple[str, str]:
-    weights = trial.result.weights or {}
-    facts = {"hash": trial.result.model.weights_hash, "transfer": weights.get("transfer")}
-    return digest_of(facts), digest_of(trial.result.recipe)
 
 
 def _order(task: str) -> tuple[int, str]:

@@ -1,0 +1,57 @@
+"""The same work on many things, by as many processes as there are processors."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+Thing = TypeVar("Thing")
+Made = TypeVar("Made")
+
+FEWEST = 64
+"""Things from which on processes are started."""
+MOST = 4
+"""Processes: each holds a copy of what it writes to."""
+
+_work: tuple[Callable[[Any], Any], Sequence[Any]]
+
+
+def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int = FEWEST) -> Iterator[Made]:
+    """Yield ``function(thing)`` of each thing, in order.
+
+    The processes are forks: they see everything that this one has made so far, and send back what they return.
+
+    Parameters
+    ----------
+    function : callable
+        Not pickled; what it changes is not seen here.
+    things : sequence
+    fewest : int
+        With fewer things, or a single processor, all is done in this process.
+
+    Raises
+    ------
+    Exception
+        As ``function`` does, and BrokenProcessPool when a process is killed.
+    """
+    global _work
+    count = min(_processors(), MOST)
+    if len(things) < fewest or count < 2:
+        yield from map(function, things)
+        return
+    _work = function, things
+    chunk = max(1, len(things) // (16 * count))
+    with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
+        yield from pool.map(_one, range(len(things)), chunksize=chunk)
+
+
+def _one(place: int) -> Any:
+    function, things = _work
+    return function(things[place])
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
