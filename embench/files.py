@@ -40,7 +40,7 @@ def explained(error: OSError, path: Path) -> BadInput | TryAgain:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is fsynced and renamed over ``path``.
 
     The temporary file is locked while its writer lives, so that the next process to write into the folder can tell
@@ -50,6 +50,9 @@ def replacing(path: Path) -> Iterator[Path]:
     ----------
     path : Path
         The file to make or replace; its folder is created.
+    durable : bool
+        Without, nothing is fsynced: for files by the thousand that a later run makes again. After a power cut such a
+        file may be empty.
 
     Yields
     ------
@@ -71,24 +74,26 @@ def replacing(path: Path) -> Iterator[Path]:
         with _explaining(path, temporary):
             yield temporary
             os.chmod(temporary, 0o666 & ~_umask())
-            move(temporary, path)
+            move(temporary, path, durable)
     finally:
         with suppress(OSError):  # if it stays, the next process sweeps it
             temporary.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write ``content`` (text as UTF-8) to ``path`` atomically."""
-    with replacing(path) as temporary:
+def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None:
+    """Write ``content`` (text as UTF-8) to ``path`` atomically; ``durable`` as in :func:`replacing`."""
+    with replacing(path, durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def move(temporary: Path, path: Path) -> None:
-    """Rename a written file over ``path`` so that after a power cut there is the old one or the whole new one."""
-    _fsync(temporary)
+def move(temporary: Path, path: Path, durable: bool = True) -> None:
+    """Rename a written file over ``path``; if ``durable``, a power cut leaves the old one or the whole new one."""
+    if durable:
+        _fsync(temporary)
     os.replace(temporary, path)
-    _fsync(path.parent)
+    if durable:
+        _fsync(path.parent)
 
 
 def remove(path: Path) -> None:

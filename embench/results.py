@@ -8,9 +8,11 @@ every score is computed from them again when a file is read.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import math
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -267,18 +269,17 @@ def score(scoring: Scoring, images: Iterable[dict[int, tuple[int, int, int]]]) -
     2D: IoU per image and class with epsilon 1e-5, mean over both. Volumes: IoU per class without epsilon, mean
     over the task's classes. A class absent from truth and prediction scores 1 (the published code divides 0 by 0).
     """
-    per_image = [
-        {value: iou(counts[value], 0 if scoring.is_volume else EPSILON) for value in scoring.classes}
-        for counts in images
-    ]
-    per_class = {value: sum(each[value] for each in per_image) / len(per_image) for value in scoring.classes}
+    epsilon = 0.0 if scoring.is_volume else EPSILON
+    counts = list(images)
+    per_class = {value: sum([iou(each[value], epsilon) for each in counts]) / len(counts) for value in scoring.classes}
     return sum(per_class.values()) / len(per_class), per_class
 
 
 def iou(counts: tuple[int, int, int], epsilon: float = 0.0) -> float:
     """Return the IoU of (TP, FP, FN); 1 where the union is empty and ``epsilon`` is 0."""
-    overlap, union = counts[0], sum(counts)
-    return (overlap + epsilon) / (union + epsilon) if union + epsilon else 1.0
+    overlap, errors, misses = counts
+    union = overlap + errors + misses + epsilon
+    return (overlap + epsilon) / union if union else 1.0
 
 
 def undefined(scoring: Scoring, classes: Sequence[str], images: Iterable[ImageCounts]) -> tuple[str, ...]:
@@ -378,9 +379,11 @@ def result_files(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder; run: embench run --results {folder}")
-        for path in sorted(folder.rglob("seed-*.json")):
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                yield path
+        found = []
+        for parent, folders_here, files in os.walk(folder):
+            found += [os.path.join(parent, name) for name in fnmatch.filter(folders_here + files, "seed-*.json")]
+            folders_here[:] = [name for name in folders_here if not name.startswith(".")]
+        yield from map(Path, sorted(found, key=lambda path: path.split(os.sep)))
 
 
 def _contradiction(result: TrialResult) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
@@ -116,6 +118,11 @@ def build(results: Sequence[Path], out: Path, data: Path | None = None) -> Path:
         An unwritable ``out``, or no result files; and, after the board of the usable ones is built, result files
         and section pictures that could not be used.
     """
+    with _uncollected():
+        return _build(results, out, data)
+
+
+def _build(results: Sequence[Path], out: Path, data: Path | None) -> Path:
     trials, refused = table.read(results)
     if not trials:
         raise BadInput(refused or [f"{', '.join(map(str, results))}: no result files; run: embench run --results DIR"])
@@ -125,6 +132,18 @@ def build(results: Sequence[Path], out: Path, data: Path | None = None) -> Path:
     if refused or faults:
         raise BadInput([*refused, *faults, f"{page}: built without the files above; remove or repair them"])
     return page
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no cycles meanwhile: among so many small objects that all stay, that takes as long as making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def diff(first: Path, second: Path) -> tuple[list[str], list[str]]:

@@ -722,7 +722,7 @@ class _Site:
         path = self.out / name
         encoded = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != encoded:
-            write_atomic(path, encoded)
+            write_atomic(path, encoded, durable=False)  # the next build compares, and writes it again
 
     def page(self, name: str, template: str, **context: Any) -> None:
         """Render a template; ``root`` leads from the page to the site's folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -316,25 +317,31 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
     folders = list(folders)
     trials: list[Trial] = []
     refused: list[str] = []
-    places: dict[Path, Path] = {}
-    for path in result_files(folders):
-        places.setdefault(path.resolve(), path)
-    paths = list(places.values())
+    paths = list(result_files(folders))
+    if len(folders) > 1 or any(map(os.path.islink, paths)):
+        places: dict[Path, Path] = {}
+        for path in paths:
+            places.setdefault(path.resolve(), path)
+        paths = list(places.values())
     with Memory(folders) as memory:
         found = memory.read(paths)
-    views: dict[int, _View] = {}
+    views: dict[int, _View] = {}  # by the recipe, which all trials of a model on a task share
+    changes: dict[tuple[str, str], str] = {}
     for path, kept in zip(paths, found, strict=True):
         if isinstance(kept, list):
             refused += kept
         else:
-            trials.append(_trial(kept, path, views))
+            recipe = id(kept.result.recipe)
+            if recipe not in views:
+                views[recipe] = _view(kept.result, changes)
+            trials.append(_trial(kept, path, views[recipe]))
     trials, duplicates = distinct(trials)
     return trials, refused + duplicates
 
 
 def trial_of(result: TrialResult, path: Path) -> Trial:
     """Return the board's view of a result."""
-    return _trial(keep(result), path)
+    return _trial(keep(result), path, _view(result, {}))
 
 
 @dataclass(frozen=True)
@@ -347,21 +354,26 @@ class _View:
     way: tuple[str, str]
 
 
-def _trial(kept: Kept, path: Path, views: dict[int, _View] | None = None) -> Trial:
-    """Return the board's view of what is kept; ``views`` holds those of recipes met before, by identity."""
-    result = kept.result
-    views = {} if views is None else views
-    view = views.get(id(result.recipe))
-    if view is None:
-        view = views[id(result.recipe)] = _view(result)
+def _trial(kept: Kept, path: Path, view: _View) -> Trial:
     return Trial(
-        path=path, result=result, curve=kept.curve, images=kept.images, image_scores=kept.image_scores, **vars(view)
+        path=path,
+        result=kept.result,
+        row=view.row,
+        digest=view.digest,
+        kind=view.kind,
+        way=view.way,
+        curve=kept.curve,
+        images=kept.images,
+        image_scores=kept.image_scores,
     )
 
 
-def _view(result: TrialResult) -> _View:
+def _view(result: TrialResult, changes: dict[tuple[str, str], str]) -> _View:
     task = known_task(result.task)
-    changed = overrides(result.recipe, task)
+    recipe = digest_of(result.recipe)
+    if (recipe, result.task) not in changes:
+        changes[recipe, result.task] = overrides(result.recipe, task)
+    changed = changes[recipe, result.task]
     own = result.pairing == "default" and not changed and result.track == "published"
     synthetic = result.synthetic or (task is not None and task.synthetic)
     weights = {"hash": result.model.weights_hash, "transfer": (result.weights or {}).get("transfer")}
@@ -369,7 +381,7 @@ def _view(result: TrialResult) -> _View:
         row=result.row + (f"@{changed}" if changed else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
-        way=(digest_of(weights), digest_of(result.recipe)),
+        way=(digest_of(weights), recipe),
     )
 
 

@@ -19,7 +19,7 @@ MOST = 4
 _work: tuple[Callable[[Any], Any], Sequence[Any]]
 
 
-def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int = FEWEST) -> Iterator[Made]:
+def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int | None = None) -> Iterator[Made]:
     """Yield ``function(thing)`` of each thing, in order.
 
     The processes are forks: they see everything that this one has made so far, and send back what they return.
@@ -29,7 +29,7 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
     function : callable
         Not pickled; what it changes is not seen here.
     things : sequence
-    fewest : int
+    fewest : int, optional
         With fewer things, or a single processor, all is done in this process.
 
     Raises
@@ -39,7 +39,7 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
     """
     global _work
     count = min(_processors(), MOST)
-    if len(things) < fewest or count < 2:
+    if len(things) < (FEWEST if fewest is None else fewest) or count < 2:
         yield from map(function, things)
         return
     _work = function, things

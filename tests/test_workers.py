@@ -1,0 +1,44 @@
+"""Work by several processes gives what one process gives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import made_results as made
+import pytest
+
+from leaderboard import table, workers
+
+
+def test_what_processes_return_comes_in_order_and_from_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    squares, own = range(100), []
+    found = list(workers.each(lambda k: (own.append(k), k * k, os.getpid()), squares))
+    assert [square for _, square, _ in found] == [k * k for k in squares]
+    assert own == []
+    assert os.getpid() not in {process for *_, process in found}
+
+
+def test_few_things_are_done_in_this_process() -> None:
+    assert set(workers.each(lambda _: os.getpid(), range(workers.FEWEST - 1))) == {os.getpid()}
+
+
+def test_a_fault_in_a_process_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        list(workers.each(lambda k: 1 / k, range(workers.FEWEST)))
+
+
+def test_results_read_by_processes_are_those_read_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made.write(
+        made.suite({"retina": 0.7, "transunet": 0.5}, [made.task("made-mito")], seeds=3), tmp_path / "r"
+    )
+    broken = next(folder.rglob("seed-2.json"))
+    broken.write_text(broken.read_text().replace('"status": "done"', '"status": "diverged"'))
+    alone = table.read([folder])
+    monkeypatch.setattr(workers, "FEWEST", 1)
+    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "elsewhere"))
+    assert table.read([folder]) == alone
+    assert (len(alone[0]), len(alone[1])) == (5, 1)
