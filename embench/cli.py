@@ -123,7 +123,7 @@ def retry(
     detach: Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")] = False,
     jobs: Jobs = None,
 ) -> None:
-    """Run again the planned trials that failed, from their last saved state.
+    """Run again the planned trials that failed or were stopped, from their last saved state.
 
     A trial that diverged has a result, which says so on the leaderboard; on a CPU the same seed diverges again. It
     is left alone unless --diverged is given. Nothing is deleted.

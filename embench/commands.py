@@ -70,12 +70,12 @@ def status(folder: Path, as_json: bool) -> None:
     if rows:
         print_table(("state", "trial", "note"), rows)
     print(f"{folder}: {status.summary(found)}")
-    if any(standing.state == "failed" for standing in found):
+    if any(standing.state == "failed" or standing.stopped for standing in found):
         print(f"next: embench retry --results {folder}")
 
 
 def retry(folder: Path, executor: Executor, models: Sequence[str], diverged: bool, detach: bool) -> None:
-    """Run again what failed."""
+    """Run again what failed or was stopped."""
     from embench import status
 
     found = status.standings(folder)

@@ -205,7 +205,8 @@ def _bf16_of_cpu() -> Check:
     finally:
         torch.set_num_threads(threads)
     share = best[torch.bfloat16] / best[torch.float32]
-    told = f"a matrix product takes {share:.2g} of its time in fp32"
+    told = f"a matrix product takes {share:.2g}" if share < 10 else f"a matrix product takes {share:.0f}"
+    told += " times its time in fp32"
     if share < 1:
         return Check("ok", "bf16 of CPU", f"{told}: --precision bf16")
     return Check("warn", "bf16 of CPU", f"{told}; use --precision fp32")
@@ -319,7 +320,7 @@ def _ray_works(asked: Asked) -> str:
     engine = Ray(asked.address)
     if asked.executor != "ray" or asked.address is None:
         return f"installed, Ray {_version('ray')}"
-    return f"{asked.address} answers; trials run there on: {engine.device('auto')}"
+    return f"{asked.address} answers; trials run there on: {engine.device(asked.request.device)}"
 
 
 # Models, data and weights
@@ -400,7 +401,13 @@ def _weights(asked: Asked, chosen: Sequence[Pair], planned: Sequence[TrialSpec])
         yield _checkpoint(path, digest, asked.deep, "fail")
     for path in sorted((asked.data / "weights").glob("*.safetensors")):
         if path not in seen:
+            seen.add(path)
             yield _checkpoint(path, None, asked.deep, "warn")
+    if not seen and not chosen and not planned:
+        told = (
+            "none here; pre-trained models need one: embench pretrain METHOD --data SET, or embench weights import FILE"
+        )
+        yield Check("warn", "weights", told)
 
 
 def _start(pair: Pair, place: Path, given: Sequence[Weights], data: Path) -> Check:

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from embench import results
+from embench import interrupt, results
 from embench.errors import BadInput, TryAgain
 from embench.files import remove, write_atomic
 from embench.plan import TrialSpec, is_done
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 MAX_BYTES = 2**20
 EVERY = 10.0
 """Seconds at least between two progress files of a trial."""
+HANDOVER = 120.0
+"""Seconds in which the process of a lost job or node ends, when its trial has been given to another one already."""
 
 
 class _Note(BaseModel):
@@ -99,10 +101,19 @@ def settled(trial: TrialSpec) -> Outcome:
     return results.load(trial.path) if is_done(trial) else failure(trial)
 
 
-def attempt(trial: TrialSpec, report: Callable[[str, int, float], None] = lambda *_: None) -> Outcome:
-    """Run a trial and keep its books; what goes wrong in it becomes a :class:`Failure` and stops no other trial."""
-    from embench.trial import run
+def attempt(
+    trial: TrialSpec, report: Callable[[str, int, float], None] = lambda *_: None, patience: float = 0.0
+) -> Outcome:
+    """Run a trial and keep its books; what goes wrong in it becomes a :class:`Failure` and stops no other trial.
 
+    Parameters
+    ----------
+    trial : TrialSpec
+    report : callable
+        Called with what is going on, the iteration and the loss.
+    patience : float
+        Seconds to wait for another process that has the trial to end, before it is left to that process.
+    """
     beat = _Heartbeat(trial)
 
     def both(stage: str, iteration: int, loss: float) -> None:
@@ -111,11 +122,22 @@ def attempt(trial: TrialSpec, report: Callable[[str, int, float], None] = lambda
 
     remove(failure_path(trial))
     try:
-        result = run(trial, both)
+        result = _run_once_free(trial, both, patience)
     except Exception as error:
         return fail(trial, error)
     if result is not None:
         remove(progress_path(trial))
+    return result
+
+
+def _run_once_free(trial: TrialSpec, report: Callable[[str, int, float], None], patience: float) -> TrialResult | None:
+    from embench.trial import run
+
+    end = time.monotonic() + patience
+    with interrupt.deferred() as stop:
+        while (result := run(trial, report)) is None and time.monotonic() < end:
+            time.sleep(1)
+            stop.check()
     return result
 
 

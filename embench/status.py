@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ from embench.errors import BadInput, TryAgain
 from embench.executors.display import duration
 from embench.plan import TrialSpec
 
+log = logging.getLogger(__name__)
+
 State = Literal["done", "running", "failed", "waiting"]
 DIVERGED = ".diverged"
 
@@ -24,7 +27,8 @@ class Standing:
     """Where a trial stands.
 
     ``note`` says of a running trial where and how far, of a failed one why, of a waiting one what it waits for, if
-    that is known. ``seconds_left`` is an estimate from the pace of the attempt under way.
+    that is known. ``seconds_left`` is an estimate from the pace of the attempt under way. ``stopped``: a waiting trial
+    whose process ended (it was stopped or killed), and that no engine is known to have.
     """
 
     trial: TrialSpec
@@ -33,6 +37,7 @@ class Standing:
     iteration: int = 0
     seconds_left: float | None = None
     diverged: bool = False
+    stopped: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -85,8 +90,10 @@ def _standing(trial: TrialSpec, queued: dict[Path, str]) -> Standing:
         return Standing(trial, "running", f"{holder}: {how_far}", reached, left)
     if failure:
         return Standing(trial, "failed", failure.message, reached)
-    stopped = f"stopped at iteration {reached} of {trial.iterations}" if note else ""
-    return Standing(trial, "waiting", ", ".join(filter(None, (queued.get(trial.path.absolute()), stopped))), reached)
+    queue = queued.get(trial.path.absolute(), "")
+    how_far = f"stopped at iteration {reached} of {trial.iterations}" if note else ""
+    told = ", ".join(filter(None, (queue, how_far)))
+    return Standing(trial, "waiting", told, reached, stopped=bool(how_far and not queue))
 
 
 def _queued(folder: Path) -> dict[Path, str]:
@@ -97,7 +104,8 @@ def _queued(folder: Path) -> dict[Path, str]:
         return {}
     try:
         jobs = slurm.jobs_of(folder)
-    except TryAgain:
+    except TryAgain as error:
+        log.warning("what waits in Slurm is not known: %s", error)
         return {}
     return {path: f"Slurm job {job.number} is {job.state.lower()} ({job.reason})" for path, job in jobs.items()}
 
@@ -109,7 +117,7 @@ def summary(found: Iterable[Standing]) -> str:
 
 
 def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool) -> list[TrialSpec]:
-    """Return the failed trials to run again.
+    """Return the trials to run again: the failed and the stopped ones.
 
     Parameters
     ----------
@@ -124,7 +132,9 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
     BadInput
         For a model file that was not named.
     """
-    again = [each.trial for each in found if each.state == "failed" and (diverged or not each.diverged)]
+    again = [
+        each.trial for each in found if each.stopped or (each.state == "failed" and (diverged or not each.diverged))
+    ]
     named = {_absolute(model) for model in models}
     unnamed = {trial.model for trial in again if ".py:" in trial.model and _absolute(trial.model) not in named}
     if unnamed:

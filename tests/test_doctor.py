@@ -52,6 +52,7 @@ def test_without_anything_asked_for_nothing_fails(tmp_path: Path) -> None:
     checks = found(Asked(Request(models=[], data=tmp_path / "none", results=tmp_path / "r")))
     assert {check.state for check in checks.values()} <= {"ok", "warn"}
     assert "embench fetch NAME" in checks["data"].found
+    assert "embench pretrain METHOD" in checks["weights"].found
 
 
 def test_data_that_are_not_prepared_fail_with_the_command_that_prepares_them(data: Path, tmp_path: Path) -> None:
@@ -170,6 +171,18 @@ def test_an_executor_fails_only_where_it_is_asked_for(
     faults = failed(replace(asked, executor="slurm"))
     assert faults.keys() == {"executor slurm"}
     assert "no sbatch here" in faults["executor slurm"] or "pip install" in faults["executor slurm"]
+
+
+def test_a_gpu_that_the_ray_cluster_does_not_have_fails_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    asked = Asked(request(data, tmp_path, []), executor="ray", address="auto")
+    assert "trials run there on: cpu" in found(asked)["executor ray"].found
+    on_gpu = replace(asked, request=request(data, tmp_path, [], device="cuda"))
+    assert "has no GPU now" in failed(on_gpu)["executor ray"]
 
 
 def test_a_library_older_than_declared_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import planned
 
-from embench import ledger, plan, results
+from embench import claim, ledger, plan, results, status
 from embench.errors import BadInput, TryAgain
 from embench.ledger import Failure, Progress
 from embench.plan import TrialSpec
@@ -111,3 +111,38 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_forgotten_when_it_succee
     assert ledger.settled(trial) == result
     assert ledger.failure(trial) is None
     assert ledger.progress(trial) is None
+
+
+def test_a_trial_of_a_process_that_is_ending_is_waited_for(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = planned(toy_data, tmp_path, "transunet", iterations=1, snapshots=1)
+    asked: list[float] = []
+    holding = claim.claimed(trial.claim_path)
+
+    def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        if len(asked) == 3:
+            holding.__exit__(None, None, None)
+
+    monkeypatch.setattr("embench.ledger.time.sleep", sleep)
+    holding.__enter__()
+    assert ledger.attempt(trial) is None
+    assert not asked
+    assert isinstance(ledger.attempt(trial, patience=60), results.TrialResult)
+    assert len(asked) == 3
+
+
+def test_a_trial_that_lost_its_process_is_run_again_and_one_that_never_began_is_not(
+    toy_data: Path, tmp_path: Path
+) -> None:
+    lost, failed, _ = both = [planned(toy_data, tmp_path, "transunet", first_seed=seed) for seed in range(3)]
+    plan.write(both)
+    ledger._Heartbeat(lost)("training", 3, 0.5)
+    ledger.fail(failed, KeyError("x"))
+    found = status.standings(tmp_path)
+    assert [(each.state, each.stopped) for each in found] == [("waiting", True), ("failed", False), ("waiting", False)]
+    assert found[0].note == "stopped at iteration 3 of 8"
+    assert [trial.seed for trial in status.to_retry(found, [], diverged=False)] == [0, 1]
+    with claim.claimed(lost.claim_path):
+        assert status.standings(tmp_path)[0].state == "running"

@@ -39,10 +39,16 @@ def discs(seed: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(image_ZYX + 70 * labels_ZYX, 0, 255).astype(np.uint8), labels_ZYX
 
 
-def make(folder: Path) -> Path:
-    """Make in ``folder`` the toy task, and checkpoints of both pre-trainings from random networks."""
+def make_task(folder: Path) -> Path:
+    """Make in ``folder`` the toy task."""
     items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 6), ("test", 2, 2))]  # type: ignore[arg-type]
     store.write(store.prepared_path("toy", folder), TOY, items)
+    return folder
+
+
+def make(folder: Path) -> Path:
+    """Make in ``folder`` the toy task, and checkpoints of both pre-trainings from random networks."""
+    make_task(folder)
     unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
     store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
     for model in ("retina", "unet-resnet50-mocov2"):

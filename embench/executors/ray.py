@@ -1,13 +1,14 @@
 """On a Ray cluster: each trial a task, placed by GPU or cores, tried again when its worker or node dies.
 
-Nothing but the trial travels through Ray: states and results go through the folders that all its nodes see, so that a
-trial that is tried again resumes where it was.
+Nothing but the trial, and why it failed, travels through Ray: states and results go through the folders that all its
+nodes see, so that a trial that is tried again resumes where it was.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,6 +25,8 @@ from embench.plan import TrialSpec
 
 RETRIES = 100
 """Times a trial is tried again after the loss of its worker or node (a spot instance may go often)."""
+SEEN_WITHIN = 60.0
+"""Seconds after which a file written by another machine is seen here, if the folder is shared (NFS takes its time)."""
 
 
 @dataclass(frozen=True)
@@ -69,32 +72,39 @@ class Ray:
 
         waiting = list(reversed(trials))
         running: dict[Any, TrialSpec] = {}
-        lost: dict[Path, Failure] = {}
+        told: dict[Path, Outcome] = {}
+        unseen: dict[Path, float] = {}
         start = ray.remote(max_retries=RETRIES, retry_exceptions=False)(_work)
 
         def engine_has() -> set[Path]:
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
             for reference in ended:
                 trial = running.pop(reference)
-                try:
-                    ray.get(reference)
-                except ray.exceptions.RayError as error:
-                    lost[trial.path] = Failure(kind="try-again", message=f"lost by Ray: {_first(error)}", host="")
+                told[trial.path], is_elsewhere = _ended(reference, trial)
+                if is_elsewhere:
+                    unseen[trial.path] = time.monotonic() + SEEN_WITHIN
             while waiting and len(running) < (self.jobs or len(trials)):
                 trial = waiting.pop()
                 wanted = {"num_cpus": trial.threads, "num_gpus": 1 if trial.device == "cuda" else 0}
                 running[start.options(name=trial.label, **wanted).remote(trial)] = trial
-            return {trial.path for trial in (*running.values(), *waiting)}
+            late = {path for path, end in unseen.items() if time.monotonic() < end}
+            return {trial.path for trial in (*running.values(), *waiting)} | late
 
         try:
             with display(trials) as shown:
                 outcomes = follow(trials, engine_has, shown)
+            running.clear()
+        except (ConnectionError, ray.exceptions.RaySystemError) as error:
+            running.clear()
+            raise TryAgain(
+                f"the Ray cluster does not answer any more ({_first(error)}); what is saved is kept"
+            ) from None
         finally:
             for reference in running:
                 ray.cancel(reference)  # which reaches the trial as Ctrl-C does: it saves and ends
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=interrupt.GRACE)
-        return [lost.get(trial.path) if end is None else end for trial, end in zip(trials, outcomes, strict=True)]
+        return [told.get(trial.path) if end is None else end for trial, end in zip(trials, outcomes, strict=True)]
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -109,12 +119,34 @@ class Ray:
             raise TryAgain(f"--address {self.address}: no Ray cluster there ({_first(error)})") from None
 
 
-def _work(trial: TrialSpec) -> None:
-    """Run a trial on the worker that Ray chose; how it ended stands in the results folder."""
+def _work(trial: TrialSpec) -> Failure | bool:
+    """Run a trial on the worker that Ray chose, and return why it failed, or whether its result is written.
+
+    The result itself stands in the results folder.
+    """
     try:
-        ledger.attempt(trial)
+        outcome = ledger.attempt(trial, patience=ledger.HANDOVER)
     except Interrupted as error:
         os._exit(interrupt.exit_status(error.number))  # the loss of a worker, which has the trial tried again
+    return outcome if isinstance(outcome, Failure) else outcome is not None
+
+
+def _ended(reference: Any, trial: TrialSpec) -> tuple[Outcome, bool]:
+    """Return how a trial ended whose files are not seen here, and whether its worker says that they are written."""
+    import ray
+
+    try:
+        found = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:  # of what surrounds the trial: its own faults are caught on the worker
+        said = str(error).strip().splitlines()[-1]
+        told = f"on a Ray worker: {said}; every node needs this version of embench and what the model needs"
+        return Failure(kind="bad-input", message=told, host=""), False
+    except ray.exceptions.RayError as error:
+        return Failure(kind="try-again", message=f"lost by Ray: {_first(error)}", host=""), False
+    if isinstance(found, Failure):
+        return found, False
+    apart = f"done, but {trial.path} is not seen here; --results must be a folder that all nodes share"
+    return (Failure(kind="bad-input", message=apart, host="") if found else None), found
 
 
 def _first(error: Exception) -> str:

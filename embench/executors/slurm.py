@@ -379,7 +379,8 @@ class Work:
                 for trial in trials:
                     if not is_done(trial):
                         stop.check()
-                        shown.finished(trial, ledger.attempt(trial, lambda *news, of=trial: report(of, *news)))
+                        outcome = ledger.attempt(trial, lambda *news, of=trial: report(of, *news), ledger.HANDOVER)
+                        shown.finished(trial, outcome)
                         moved = True
         except Interrupted as error:
             if not moved and time.monotonic() - began > self.seconds - 2 * _SIGNAL_AHEAD:
