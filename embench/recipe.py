@@ -120,6 +120,4 @@ def tiny(recipe: Recipe) -> Recipe:
     SGD runs at 0.1: at the published 0.003 the narrow networks hardly move within the suite's short budgets.
     """
     rate = 0.1 if recipe.optimiser == "sgd" else recipe.learning_rate
-    return replace(
-        recipe.resized(crop=64, batch_size=8), name=f"{recipe.name}-tiny", scale="tiny", learning_rate=rate
-    )
+    return replace(recipe.resized(crop=64, batch_size=8), name=f"{recipe.name}-tiny", scale="tiny", learning_rate=rate)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,8 @@ from embench.model import GROUPS, SegmentationModel
 from embench.names import check_name, unknown
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from embench.pretraining import Pretraining
 
 GROUP = "embench.models"
@@ -48,6 +49,8 @@ def find_model(spec: str) -> SegmentationModel:
 
 
 def _registered(group: str) -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
         if point.name in found and found[point.name].value != point.value:

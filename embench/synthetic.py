@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 VERSION = 1
 """Raised whenever a change here changes a generated voxel."""
@@ -219,6 +217,8 @@ class Tissue:
         Blob
             Already subtracted from :attr:`room`.
         """
+        from scipy import ndimage
+
         placed = 0
         for _ in range(6 * count):
             if placed == count:
@@ -474,6 +474,8 @@ class Tissue:
 
 def _nearest(seeds: Floats, points: Floats, count: int) -> tuple[Floats, NDArray[np.intp]]:
     """Return distances to and indices of the ``count`` seeds nearest to each point, along a new last axis."""
+    from scipy.spatial import cKDTree
+
     distance, index = cKDTree(seeds, leafsize=8).query(points, count)
     return np.asarray(distance), np.asarray(index)
 
@@ -525,6 +527,8 @@ def expose(
     ndarray of uint8
         (Z, Y, X)
     """
+    from scipy import ndimage
+
     rng, (depth, height, width) = tissue.rng, tissue.shape
     picture = ndimage.gaussian_filter(tissue.grey, (0, blur, blur))
     per_section = (depth, 1, 1)

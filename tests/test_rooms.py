@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +13,30 @@ HEAVY = {"torch", "albumentations", "monai", "matplotlib", "pandas", "scipy", "s
 
 
 @pytest.mark.parametrize(
-    "module", ["embench.cli", "embench.tasks", "embench.task", "embench.recipe", "embench.metrics"]
+    "module", ["embench.cli", "embench.tasks", "embench.task", "embench.recipe", "embench.metrics", "embench.augment"]
 )
 def test_what_help_and_lists_need_imports_nothing_heavy(module: str) -> None:
     script = f"import sys, {module}; print(*({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_list_of_tasks_is_printed_without_anything_heavy(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from embench import commands
+commands.list_tasks(None)
+print(*({HEAVY | {"pydantic", "h5py"}!r} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "EMBENCH_DATA": str(tmp_path)},
+    )
+    assert "\ncremi\t" in done.stdout
+    assert done.stderr.strip() == ""
 
 
 def test_the_leaderboard_needs_no_torch() -> None:

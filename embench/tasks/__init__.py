@@ -81,6 +81,8 @@ def own_tasks(folder: Path | None = None) -> list[Task]:
     """Return the user's own tasks: those prepared in ``folder`` that no data set here has."""
     found = []
     for path in sorted((folder or store.data_folder()).glob("*.h5")):
+        if is_registered(path.stem):  # nobody's own; opening it would only take time
+            continue
         with store.Prepared(path) as prepared:
             if isinstance(prepared.spec, Task) and prepared.spec.dataset not in DATASETS:
                 found.append(prepared.spec)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from embench.synthetic import VERSION, Mask, Tissue, expose
 from embench.task import Dataset, Item, Scoring, Split, Task, UnlabelledSet
@@ -182,6 +181,8 @@ def read(source: Path | None, name: str) -> Iterator[Item]:
 
 def some_instances(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Keep about half of the objects of a (1, Y, X) mask, at least one, and drop at least one of several."""
+    from scipy import ndimage
+
     objects, count = ndimage.label(labels[0], np.ones((3, 3)))
     kept = rng.permutation(np.arange(1, count + 1))[: max(1, (count + 1) // 2)]
     return (labels * np.isin(objects, kept)).astype(np.uint8)
