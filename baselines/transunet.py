@@ -87,3 +87,29 @@ class TransUNetImageNet(TransUNet768):
     pretraining = "imagenet"
     pretraining_data = "imagenet"
     transferred = ("transformer.",)
+
+
+class TransUNetSimCLR(TransUNetModel):
+    """Convolutional part from SimCLR (protocol 4.5); nothing is frozen, as no source says otherwise.
+
+    The paper reports no improvement over random weights.
+    """
+
+    name = "transunet-simclr"
+    group = "start"
+    title = "TransUNet (SimCLR of the convolutional part)"
+    pretraining = "simclr"
+    transferred = ("transformer.embeddings.hybrid_model.",)
+
+
+class TransUNetMAE(TransUNetModel):
+    """Transformer layers from masked autoencoding (protocol 4.5); nothing is frozen, as no source says otherwise.
+
+    The paper reports poor outcomes.
+    """
+
+    name = "transunet-mae"
+    group = "start"
+    title = "TransUNet (masked autoencoder of the transformer part)"
+    pretraining = "mae"
+    transferred = ("transformer.encoder.",)

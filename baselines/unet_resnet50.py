@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from embench.errors import BadInput
 from embench.model import TorchModel
 from embench.task import Scale
-from embench.weights import matched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,13 +63,13 @@ class UNetResNet50MoCoV2(UNetResNet50):
     group = "published"
     title = "UNet-ResNet50 (MoCoV2)"
     pretraining = "mocov2"
+    transferred = ("encoder.",)
+    frozen = ("encoder.",)
 
     def start(self, network: nn.Module, weights: Weights) -> None:
         """Load the encoder, whose checkpoint has the names of the published one."""
-        encoder: Any = network.encoder
-        encoder.load_state_dict(matched(weights.path, weights.tensors, encoder.state_dict()))
-        for parameter in encoder.parameters():
-            parameter.requires_grad_(False)
+        named = {f"encoder.{key}": tensor for key, tensor in weights.tensors.items()}
+        super().start(network, replace(weights, tensors=named))
 
     def norms(self, task_norms: tuple[float, float], weights: Weights | None) -> tuple[float, float]:
         if weights is None:

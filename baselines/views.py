@@ -1,4 +1,4 @@
-"""Two views of one image for contrastive pre-training (protocol 4.4)."""
+"""Views of one image: two for contrastive pre-training (protocol 4.4), one for masked autoencoding."""
 
 from __future__ import annotations
 
@@ -107,14 +107,48 @@ class TwoViews(Augmentation):
         return view1_YX, view2_YX
 
 
-class BatchedViews(Batched):
-    """Both views of a batch of tiles; see :meth:`TwoViews.batched`."""
+@dataclass(frozen=True)
+class OneView(Augmentation):
+    """Flips (p 0.5 each) and a random resized crop (area 0.2..1, ratio 3/4..4/3), as for a masked autoencoder.
 
-    def __init__(self, geometry: Geometry, alteration: Chain) -> None:
-        self.geometry, self.alteration = geometry, alteration
+    Parameters
+    ----------
+    crop : int
+        Edge of the square view, pixels.
+    """
+
+    crop: int = 224
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._pipeline  # noqa: B018 - a wrong argument shows here, not at the first image
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        return augment.compose(
+            augment.horizontal_flip,
+            augment.vertical_flip,
+            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
+        )
+
+    def batched(self) -> BatchedViews:
+        """Return the same distribution for whole batches on a device."""
+        return BatchedViews(Geometry(self.crop, 0, scale=SCALE, ratio=RATIO), Chain(), views=1)
+
+    def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray]:
+        """Draw the view (crop, crop) of a uint8 image (Y, X) of any size; see :meth:`TwoViews.__call__`."""
+        augment.check_grey("image", image_YX)
+        return (augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX),)
+
+
+class BatchedViews(Batched):
+    """The views of a batch of tiles; see :meth:`TwoViews.batched` and :meth:`OneView.batched`."""
+
+    def __init__(self, geometry: Geometry, alteration: Chain, views: int = 2) -> None:
+        self.geometry, self.alteration, self.views = geometry, alteration, views
 
     def draw_one(self, rng: np.random.Generator, height: int, width: int) -> list[float]:
-        views = ((*self.geometry.draw(rng, height, width), *self.alteration.draw(rng)) for _ in range(2))
+        views = ((*self.geometry.draw(rng, height, width), *self.alteration.draw(rng)) for _ in range(self.views))
         return [number for view in views for number in view]
 
     def alter(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> tuple[Tensor, ...]:
@@ -122,7 +156,7 @@ class BatchedViews(Batched):
             self.alteration(
                 self.geometry(images_BYX, numbers[:, : self.geometry.numbers]),
                 numbers[:, self.geometry.numbers :],
-                [2 * seed + view for seed in seeds],
+                [self.views * seed + view for seed in seeds],
             )
-            for view, numbers in enumerate(drawn.chunk(2, dim=1))
+            for view, numbers in enumerate(drawn.chunk(self.views, dim=1))
         )

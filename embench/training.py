@@ -137,6 +137,17 @@ def polynomial(step: int, steps: int, power: float = 0.9) -> float:
     return (1 - max(step - 1, 0) / steps) ** power
 
 
+def warm_cosine(step: int, steps: int, warm: float = 0.05) -> float:
+    """Return the factor on the learning rate in ``step`` (from 0) of ``steps``.
+
+    It rises linearly over the fraction ``warm`` of the steps, then falls to 0 along half a cosine.
+    """
+    rising = warm * steps
+    if step < rising:
+        return (step + 1) / math.ceil(rising)
+    return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+
+
 def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.device) -> Tensor:
     """Return uint8 images as (B, 1, Y, X) float32 on ``device``: (grey / 255 - mean) / deviation."""
     mean, deviation = norms

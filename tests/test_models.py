@@ -29,6 +29,14 @@ def torch_model(spec: str) -> TorchModel:
     return model
 
 
+STARTS: dict[tuple[str, str], list[str]] = {}
+"""The rows that share a pre-training: by its method and the model whose network it trains."""
+for _name in PRETRAINED:
+    _model = torch_model(_name)
+    if _model.pretraining in pretraining_names():
+        STARTS.setdefault((_model.pretraining, _model.base.name), []).append(_name)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the toy task, its unlabelled set, and a checkpoint for every model that starts from one."""
@@ -64,22 +72,36 @@ def test_what_is_declared_is_transferred_and_frozen_and_nothing_else(name: str, 
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     model.start(network, weights)
     after = network.state_dict()
-    # The MoCoV2 checkpoint carries the encoder's names alone, as published.
-    transferred, frozen = (("encoder.",),) * 2 if weights.card.method == "mocov2" else (model.transferred, model.frozen)
     for key, tensor in after.items():
-        if key.startswith(transferred):
+        if key.startswith(model.transferred):  # the MoCoV2 checkpoint carries the encoder's names alone, as published
             assert torch.equal(tensor, weights.tensors[key if key in weights.tensors else key.removeprefix("encoder.")])
         else:
             assert torch.equal(tensor, before[key])
     for key, parameter in network.named_parameters():
-        assert parameter.requires_grad != key.startswith(frozen or ("nothing",)), key
+        assert parameter.requires_grad != key.startswith(model.frozen or ("nothing",)), key
 
 
-@pytest.mark.parametrize("name", pretraining_names())
-def test_every_method_takes_two_steps_and_its_checkpoint_says_what_it_is(name: str, data: Path, tmp_path: Path) -> None:
-    asked = {"epochs": 1, "batch_size": 8, "crop": 32, "threads": 1, "device": "cpu", "data_folder": data}
-    card = load_weights(pretrain(name, "toy-unlabelled", out=tmp_path / "w.safetensors", **asked)).card  # type: ignore[arg-type]
-    assert (card.method, card.model, card.start) == (name, find_pretraining(name).trains.name, None)
+@pytest.mark.parametrize(("method", "base"), STARTS)
+def test_every_start_is_pretrained_a_step_and_loads_in_every_row_that_has_it(
+    method: str, base: str, data: Path, tmp_path: Path
+) -> None:
+    asked = {"epochs": 1, "batch_size": 32, "crop": 32, "threads": 1, "device": "cpu", "data_folder": data}
+    model = base if find_pretraining(method).takes_any_model else None
+    made = load_weights(pretrain(method, "toy-unlabelled", model=model, out=tmp_path / "w.safetensors", **asked))  # type: ignore[arg-type]
+    assert (made.card.method, made.card.model) == (method, base)
+    assert (made.card.start is None) == (torch_model(base).pretraining is None)
+    for name in STARTS[method, base]:
+        row = torch_model(name)
+        network = row.network(3, "tiny")
+        row.start(network, made)
+        given = {key: tensor for key, tensor in network.state_dict().items() if key.startswith(row.transferred)}
+        assert given
+        for key, tensor in given.items():
+            assert torch.equal(tensor, made.tensors[key if key in made.tensors else key.removeprefix("encoder.")])
+
+
+def test_every_method_has_a_row() -> None:
+    assert {method for method, _ in STARTS} == set(pretraining_names())
 
 
 def test_all_and_groups_name_every_model_once_and_those_named_come_first() -> None:
