@@ -118,12 +118,12 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, deta
     TrialsFailed, BadInput, TryAgain
         For the trials without a result, the first of these that applies.
     """
-    from embench import claim, results
+    from embench import claim, ledger, results
 
     if done := sum(trial.path.exists() for trial in planned):
         log.info("%d of %d trials are already done in %s", done, len(planned), folder)
-    # a trial killed between its result and the removal of its state is run again, which removes that
-    waiting = [trial for trial in planned if not trial.path.exists() or trial.state_path.exists()]
+    # a trial killed between its result and the removal of what it ran with is run again, which removes that
+    waiting = [trial for trial in planned if not trial.path.exists() or ledger.is_untidy(trial)]
     if detach:
         from embench.executors.slurm import Slurm
 
@@ -146,7 +146,11 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, deta
         lines = _faults(outcomes, kind)
         if lines:
             raise exception("\n".join(lines))
-    held = {trial.label: claim.holder(trial.claim_path) for trial, outcome in outcomes if outcome is None}
+    held = {
+        trial.label: claim.holder(trial.claim_path)
+        for trial, outcome in outcomes
+        if outcome is None and not trial.path.exists()
+    }
     if held:
         told = ", ".join(f"{label} by {holder or 'one that has just ended'}" for label, holder in held.items())
         raise TryAgain(f"{len(held)} trials are held by other processes: {told}; run the same command again later")

@@ -20,6 +20,7 @@ _FOR_THE_USER = {
     errno.EROFS: "choose another place, or have it mounted for writing",
     errno.ENOTDIR: "choose another place",
     errno.EISDIR: "choose another place",
+    errno.EEXIST: "choose another place",
     errno.ENAMETOOLONG: "choose a shorter path",
     errno.ELOOP: "choose another place",
 }
@@ -126,13 +127,15 @@ def sha256(path: Path) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`BadInput` unless a file can be made in ``folder`` (created when absent)."""
+    """Write a file of one block in ``folder`` (created when absent) and remove it; raise as :func:`replacing` does."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
-        raise BadInput(f"{folder}: cannot write here ({error.strerror}); choose another folder") from None
+        raise explained(error, folder) from None
 
 
 def _temporary(path: Path) -> tuple[int, Path]:

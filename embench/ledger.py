@@ -96,6 +96,11 @@ def failure(trial: TrialSpec) -> Failure | None:
     return _read(failure_path(trial), Failure)
 
 
+def is_untidy(trial: TrialSpec) -> bool:
+    """Whether anything is left of running a trial."""
+    return any(path.exists() for path in (trial.state_path, trial.claim_path, progress_path(trial)))
+
+
 def settled(trial: TrialSpec) -> Outcome:
     """Return how a trial ended, from what is on disk; ``None`` where it has not."""
     return results.load(trial.path) if is_done(trial) else failure(trial)

@@ -464,16 +464,17 @@ def pretrain(
         raise BadInput(f"--keep-every {keep_every}: must be at least 1")
     tiles = Tiles(data, settings.crop)
     facts = _facts(method, data, settings, len(tiles))
-    folder, state_path = out.with_suffix(""), out.with_suffix(".state")
-    if not force and _is_done(out, facts):
+    folder, state_path, claim_path = out.with_suffix(""), out.with_suffix(".state"), out.with_suffix(".claim")
+
+    def is_done() -> bool:
+        return world.rank == 0 and not force and _is_done(out, facts)
+
+    if world.agreed(is_done() and not claim_path.exists()):
         if world.rank == 0:
             print(f"{out}: already made with these settings", file=sys.stderr)
         return out
     if world.rank == 0:
         check_writable(out.parent)
-        if force:
-            remove(state_path)
-    world.wait()
 
     steps: int = facts["iterations"]
     steps_per_epoch = steps // settings.epochs
@@ -481,9 +482,17 @@ def pretrain(
     check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
     autocast = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
-    stream = entropy(f"pretraining/{method.name}/{data.spec.name}", settings.seed)
-    claimed = claim.claimed(out.with_suffix(".claim")) if world.rank == 0 else nullcontext()
+    own = (method.name, data.spec.name, _other(method))
+    stream = entropy("/".join(["pretraining", *filter(None, own)]), settings.seed)
+    claimed = claim.claimed(claim_path) if world.rank == 0 else nullcontext()
     with claimed, interrupt.deferred() as stop, _torch(threads, where), determinism.deterministic(where, deterministic):
+        if world.agreed(is_done()):  # another has just made it, or was killed when it had
+            if world.rank == 0:
+                remove(claim_path)
+            return out
+        if world.rank == 0 and force:
+            remove(state_path)
+        world.wait()
         _seed(stream, _START)
         module = place(method.module(settings, len(tiles)), where)
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -559,9 +568,10 @@ def pretrain(
                 raise Interrupted(stop.asked or signal.SIGTERM)  # any of the processes may be the one that was asked
 
         if world.rank == 0:
-            save_weights(out, method.weights(state.best), card)
+            state.save(state_path, facts)  # while it is there, the checkpoint or its card may be lacking or an old one
+            save_weights(out, method.weights(state.best), _card(facts, done, curve, device, threads))
             remove(state_path)
-            remove(out.with_suffix(".claim"))
+            remove(claim_path)
         world.wait()
     return out
 

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import guarded
-from embench.errors import BadInput
+from embench.errors import BadInput, TryAgain
 from embench.files import replacing, write_atomic
 from embench.names import check_name
 from embench.task import SPLITS, Item, Sections, Split, Task, UnlabelledSet
@@ -283,7 +283,7 @@ def remember(path: Path) -> None:
     """Note that a prepared file was written or checked here."""
     global _CHECKED
     _CHECKED = _CHECKED | {(str(path), *_state(path))}
-    with contextlib.suppress(OSError):  # in a folder of others the check is of this process only
+    with contextlib.suppress(OSError, BadInput, TryAgain):  # in a folder of others the check is of this process only
         write_atomic(_mark(path), json.dumps(_state(path)))
 
 

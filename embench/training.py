@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from embench.augment import TrainingAugmentation
-from embench.errors import Diverged, TryAgain
+from embench.errors import BadInput, Diverged, TryAgain
 from embench.files import replacing
 from embench.losses import segmentation_loss
 from embench.recipe import Recipe
@@ -166,8 +166,8 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write a training state atomically."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:  # by name, torch hides what goes wrong
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -175,12 +175,16 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
     Raises
     ------
-    TryAgain
+    BadInput
         When the file is not whole; it is named, and has to be removed to start again.
+    TryAgain
+        When it cannot be read.
     """
     if not path.exists():
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TryAgain(f"{path}: cannot be read ({error.strerror or error}); run the same command again") from None
     except Exception as error:
-        raise TryAgain(f"{path}: not a training state ({type(error).__name__}); remove it to start again") from error
+        raise BadInput(f"{path}: not a training state ({type(error).__name__}); remove it to start again") from error

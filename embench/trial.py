@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from embench import claim, interrupt, leakage, provenance, results, scoring
 from embench.determinism import deterministic
 from embench.errors import BadInput, Diverged
-from embench.files import remove
+from embench.files import check_writable, remove
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
@@ -76,6 +76,7 @@ def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None
 
 
 def _run(spec: TrialSpec, report: Report, stop: interrupt.Interrupt) -> None:
+    check_writable(spec.path.parent)
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
     with deterministic(device, spec.deterministic), Prepared(prepared_path(spec.task, spec.data)) as prepared:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from embench.errors import BadInput
-from embench.files import replacing, sha256, write_atomic
+from embench.files import sha256, write_atomic
 from embench.results import Count, Digest, Finite, Name
 from embench.store import data_folder
 from embench.task import Scale
@@ -90,10 +90,9 @@ def weights_path(method: str, data: str, scale: Scale, folder: Path | None = Non
 
 def save_weights(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> str:
     """Write a checkpoint and its card atomically (the card last) and return the hash of the former."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+    write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     write_atomic(path.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")
     return sha256(path)
 

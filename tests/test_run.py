@@ -227,7 +227,7 @@ def test_bad_requests_are_refused_before_any_training(
 
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot write here"):
+    with pytest.raises(BadInput, match=r"results: cannot be written \(Not a directory\); choose another place"):
         trials(request(data, tmp_path / "file" / "results", ["transunet"]))
 
 
