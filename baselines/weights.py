@@ -1,16 +1,13 @@
 """Published checkpoints: recognised by what is in them, renamed by explicit maps, never loaded in silence (protocol 8).
 
-Nothing in a file is executed: torch files are read with ``weights_only=True``, numpy archives with
-``allow_pickle=False``. An entry without a place, a place without an entry, and a shape that differs are errors that
-name it; what is knowingly not taken over is listed in the map and in every report.
+Nothing in a file is executed (:mod:`baselines.foreign`). An entry without a place, a place without an entry, and a
+shape that differs are errors that name it; what is knowingly not taken over is listed in the map and in every report.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines import foreign
 from baselines.transunet import TransUNetModel
 from baselines.transunet_network import ReconstructionTransUNet, TransUNet
 from baselines.unet_resnet50 import UNetResNet50, unet
@@ -278,69 +276,7 @@ def read(source: Path | str | Mapping[str, Any]) -> Published:
     if isinstance(source, Mapping):
         return _renamed("the given dictionary", source, None)
     path = Path(source)
-    content = _content(path)
-    return _renamed(str(path), content, sha256(path))
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    if not head:
-        raise BadInput(f"{path}: empty, so not a checkpoint; fetch it again")
-    if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise BadInput(f"{path}: cut short (a zip archive without its end); fetch it again")
-        if _is_numpy(path):
-            return _numpy_content(path)
-    elif not head.startswith(b"\x80"):  # as torch's own pickles begin
-        raise BadInput(
-            f"{path}: not a published checkpoint (it starts with {head[:8]!r}); give a .pt, .pth, .pth.tar or .npz file"
-        )
-    return _torch_content(path)
-
-
-def _is_numpy(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(name.endswith(".npy") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise BadInput(f"{path}: a broken zip archive ({error}); fetch it again") from None
-
-
-def _numpy_content(path: Path) -> Mapping[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: not a whole archive of plain arrays ({_first_line(error)}); refused") from None
-
-
-def _torch_content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise BadInput(
-                f"{path}: asks for {found[1]}, which could run code; refused, as weights need only tensors"
-            ) from None
-        raise BadInput(f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); fetch it again") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BadInput(f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); fetch it again") from None
-    if not isinstance(content, Mapping):
-        raise BadInput(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
-
-
-def _reason(error: Exception) -> str:
-    """Return what torch says, without its advice on loading the file all the same."""
-    return _first_line(str(error).rpartition("WeightsUnpickler error: ")[2] or error)
-
-
-def _first_line(error: object) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]
+    return _renamed(str(path), foreign.content(path), sha256(path))
 
 
 def _renamed(where: str, content: Mapping[str, Any], digest: str | None) -> Published:

@@ -145,7 +145,7 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, deta
     for kind, exception in (("error", TrialsFailed), ("bad-input", BadInput), ("try-again", TryAgain)):
         lines = _faults(outcomes, kind)
         if lines:
-            raise exception("\n".join(lines))
+            raise BadInput(lines) if exception is BadInput else exception("\n".join(lines))
     held = {
         trial.label: claim.holder(trial.claim_path)
         for trial, outcome in outcomes

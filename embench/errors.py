@@ -12,13 +12,23 @@ class BadInput(Exception):
     Parameters
     ----------
     message : str or iterable of str
-        One line per fault: the file or argument, what was found, what to do.
+        One line per fault: the file or argument, what was found, what to do. What a file put into it stays one line:
+        characters that a terminal would obey are shown escaped, and what is very long is cut in its middle.
     """
 
     def __init__(self, message: str | Iterable[str]) -> None:
-        lines = [message] if isinstance(message, str) else list(message)
+        lines = [_shown(line) for line in ([message] if isinstance(message, str) else message)]
         super().__init__("\n".join(lines))
         self.lines = lines
+
+
+_LONGEST = 2000
+
+
+def _shown(line: str) -> str:
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line if len(line) <= _LONGEST else f"{line[:1400]} ... {line[-500:]}"
 
 
 class TryAgain(Exception):

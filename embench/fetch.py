@@ -20,6 +20,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import TypeAdapter, ValidationError
+
 from embench.errors import BadInput
 from embench.files import check_writable, sha256, write_atomic
 from embench.task import Dataset, Download
@@ -187,9 +189,12 @@ class _Record:
         if not (path := cls.path(file)).exists():
             return None
         try:
-            return cls(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
+            return _RECORD.validate_json(path.read_bytes())
+        except (OSError, ValidationError):
             raise BadInput(f"{path}: not a record of a download; remove it and {file.name}, and fetch again") from None
+
+
+_RECORD = TypeAdapter(_Record)
 
 
 def _recorded(download: Download, path: Path, digest: str, *, fresh: bool) -> Fetched:

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -233,8 +232,8 @@ def pretraining_prints(prepared: Prepared) -> Prints:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["hash"]) == prepared.hash and stored["prints"].dtype == PRINT:
                 return stored["prints"]
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile):
-        pass  # absent or of another version: made anew
+    except Exception:  # absent, or broken in any of the ways in which its parser fails: made anew
+        pass
     found, _ = prints_of(prepared.volumes("train"))
     save_prints(prepared.path, prepared.hash, found)
     return found

@@ -52,7 +52,9 @@ class PatchFiles:
         if not zipfile.is_zipfile(self.source):
             raise BadInput(f"{self.source}: neither a folder nor a zip archive")
         names, faults = [], []
-        for member in _archive(self.source).infolist():
+        with reading(self.source):
+            members = _archive(self.source).infolist()
+        for member in members:
             if not member.filename.lower().endswith(SUFFIXES) or "__MACOSX" in member.filename:
                 continue
             if member.flag_bits & 1:
