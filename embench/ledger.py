@@ -130,6 +130,8 @@ def attempt(
         result = _run_once_free(trial, both, patience)
     except Exception as error:
         return fail(trial, error)
+    finally:
+        beat.last()
     if result is not None:
         remove(progress_path(trial))
     return result
@@ -169,15 +171,13 @@ class _Heartbeat:
     def __init__(self, trial: TrialSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self.trial, self.clock = trial, clock
         self.stage, self.first, self.started, self.written = "", 0, 0.0, 0.0
+        self.unwritten: Progress | None = None
 
     def __call__(self, stage: str, iteration: int, loss: float) -> None:
         now = self.clock()
         if not self.stage:
             self.first, self.started = iteration, now
-        elif stage == self.stage and now - self.written < EVERY:
-            return
-        self.stage, self.written = stage, now
-        note = Progress(
+        self.unwritten = Progress(
             stage=stage,
             iteration=iteration,
             first=self.first,
@@ -186,7 +186,15 @@ class _Heartbeat:
             host=socket.gethostname(),
             process=os.getpid(),
         )
-        _write(progress_path(self.trial), note)
+        if stage != self.stage or now - self.written >= EVERY:
+            self.stage, self.written = stage, now
+            self.last()
+
+    def last(self) -> None:
+        """Write the last news, where they are not written yet."""
+        if self.unwritten:
+            _write(progress_path(self.trial), self.unwritten)
+            self.unwritten = None
 
 
 def _write(path: Path, note: _Note) -> None:

@@ -107,7 +107,7 @@ def _queued(folder: Path) -> dict[Path, str]:
     except TryAgain as error:
         log.warning("what waits in Slurm is not known: %s", error)
         return {}
-    return {path: f"Slurm job {job.number} is {job.state.lower()} ({job.reason})" for path, job in jobs.items()}
+    return {path: f"Slurm job {job.number} is {job}" for path, job in jobs.items()}
 
 
 def summary(found: Iterable[Standing]) -> str:

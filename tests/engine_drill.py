@@ -33,6 +33,9 @@ from embench.experiment import trials
 from embench.plan import TrialSpec
 from embench.results import TrialResult
 
+Fault = Callable[[int], None]
+"""What strikes a process in which a trial trains."""
+
 SNAPSHOTS = 2
 MODEL = """
 from torch import nn
@@ -76,15 +79,14 @@ class Engine:
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = os.environ
 
-    def faults(self) -> dict[str, Callable[[TrialSpec, int], bool]]:
-        """Return the faults by name: each gets a running trial and its process, and says whether it struck."""
+    def faults(self) -> dict[str, Fault]:
+        """Return the faults by name."""
         return {"SIGKILL of the process": killer(signal.SIGKILL), "SIGTERM of the process": killer(signal.SIGTERM)}
 
 
-def killer(number: signal.Signals) -> Callable[[TrialSpec, int], bool]:
-    def kill(_: TrialSpec, process: int) -> bool:
+def killer(number: signal.Signals) -> Fault:
+    def kill(process: int) -> None:
         os.kill(process, number)
-        return True
 
     return kill
 
@@ -113,19 +115,16 @@ class OnSlurm(Engine):
         variables = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
         return next(each for each in variables if each.startswith(b"SLURM_JOB_ID=")).decode().partition("=")[2]
 
-    def faults(self) -> dict[str, Callable[[TrialSpec, int], bool]]:
-        def preempt(_: TrialSpec, __: int) -> bool:
+    def faults(self) -> dict[str, Fault]:
+        def preempt(_: int) -> None:
             self.said("sbatch", "--partition=high", "--exclusive", "--wrap=sleep 1", "--output=/dev/null")
-            return True
 
-        def requeue(_: TrialSpec, process: int) -> bool:
+        def requeue(process: int) -> None:
             self.said("scontrol", "requeue", self.job(process))
-            return True
 
-        def told(name: str) -> Callable[[TrialSpec, int], bool]:
-            def tell(_: TrialSpec, process: int) -> bool:
+        def told(name: str) -> Fault:
+            def tell(process: int) -> None:
                 self.said("scancel", f"--signal={name}", "--batch", self.job(process))
-                return True
 
             return tell
 
@@ -165,11 +164,10 @@ class OnRay(Engine):
                 return
         raise TimeoutError("no Ray node starts here")
 
-    def faults(self) -> dict[str, Callable[[TrialSpec, int], bool]]:
-        def kill_node(_: TrialSpec, process: int) -> bool:
+    def faults(self) -> dict[str, Fault]:
+        def kill_node(process: int) -> None:
             os.kill(parent(process), signal.SIGKILL)
             self.add_node()
-            return True
 
         return {**super().faults(), "SIGKILL of the node": kill_node}
 
@@ -238,9 +236,10 @@ def strike(
     kinds = {**engine.faults(), "SIGKILL of the command": None}
     struck: dict[Path, tuple[int, int]] = {}
     upcoming: list[str] = []
-    with (away[0].results_folder.parent / "command.log").open("ab") as log:
+    with (away[0].results_folder.parent / "command.log").open("ab") as log, ExitStack() as stack:
         while True:
             running = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            stack.callback(running.kill)  # where the drill itself fails
             figures.commands += 1
             while running.poll() is None:
                 time.sleep(0.1)
@@ -258,9 +257,10 @@ def strike(
                 elif process_of(trial) != (trial, process):
                     continue
                 else:
-                    with suppress(ProcessLookupError, FileNotFoundError, StopIteration):
-                        if not fault(trial, process):
-                            continue
+                    try:
+                        fault(process)
+                    except (ProcessLookupError, FileNotFoundError, subprocess.CalledProcessError):
+                        continue  # it ended in this moment
                 upcoming.pop()
                 figures.faults[kind] += 1
                 print(f"{figures.faults.total()} of {faults}: {kind}, {trial.label}", file=sys.stderr, flush=True)
@@ -289,7 +289,7 @@ def count_resumed(trial: TrialSpec, seen: dict[Path, tuple[int, int]], figures: 
         figures.resumed += note.first > 1
 
 
-def alive(process: int) -> bool:
+def alive(process: int) -> None:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

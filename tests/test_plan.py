@@ -13,6 +13,7 @@ from toy import planned
 
 from embench import claim, ledger, plan, results, status
 from embench.errors import BadInput, TryAgain
+from embench.executors import follow
 from embench.ledger import Failure, Progress
 from embench.plan import TrialSpec
 
@@ -146,3 +147,29 @@ def test_a_trial_that_lost_its_process_is_run_again_and_one_that_never_began_is_
     assert [trial.seed for trial in status.to_retry(found, [], diverged=False)] == [0, 1]
     with claim.claimed(lost.claim_path):
         assert status.standings(tmp_path)[0].state == "running"
+
+
+def test_a_trial_without_news_is_not_shown_again(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, looks, seen = planned(toy_data, tmp_path, "transunet"), [0], list[int]()
+    beat = ledger._Heartbeat(trial)
+    beat("training", 3, 0.5)
+
+    class Shown:
+        def update(self, trial: TrialSpec, stage: str, iteration: int, loss: float) -> None:
+            seen.append(iteration)
+
+        def finished(self, trial: TrialSpec, outcome: object) -> None:
+            seen.append(-1)
+
+    def engine_has() -> set[Path]:
+        looks[0] += 1
+        if looks[0] == 3:
+            beat("training", 4, 0.5)
+            beat.last()
+        return {trial.path} if looks[0] < 5 else set()
+
+    monkeypatch.setattr(follow, "LOOK_EVERY", 0.0)
+    assert follow.follow([trial], engine_has, Shown()) == [None]
+    assert seen == [3, 4, -1]

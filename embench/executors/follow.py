@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embench import ledger
 from embench.executors.display import Display
-from embench.ledger import Outcome
+from embench.ledger import Outcome, Progress
 from embench.plan import TrialSpec
 
 LOOK_EVERY = 5.0
@@ -31,6 +31,7 @@ def follow(trials: Sequence[TrialSpec], engine_has: Callable[[], Container[Path]
         ``None`` for a trial that the engine no longer has and that left neither a result nor a reason.
     """
     outcomes: dict[int, Outcome] = {}
+    last: dict[int, Progress] = {}
     while True:
         there = engine_has()  # before the files are looked at: who leaves in between has written its result by then
         for number, trial in enumerate(trials):
@@ -40,7 +41,8 @@ def follow(trials: Sequence[TrialSpec], engine_has: Callable[[], Container[Path]
             if outcome is not None or trial.path not in there:
                 outcomes[number] = outcome
                 shown.finished(trial, outcome)
-            elif note := ledger.progress(trial):
+            elif (note := ledger.progress(trial)) and note != last.get(number):
+                last[number] = note  # a trial that was put back to wait has no news
                 shown.update(trial, note.stage, note.iteration, math.nan if note.loss is None else note.loss)
         if len(outcomes) == len(trials):
             return [outcomes[number] for number in range(len(trials))]

@@ -120,6 +120,9 @@ class Job:
     state: str
     reason: str
 
+    def __str__(self) -> str:
+        return self.state.lower() + (f" ({self.reason})" if self.reason != "None" else "")
+
 
 def queue() -> list[Job]:
     """Return our jobs that Slurm has queued or running.
