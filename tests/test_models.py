@@ -10,7 +10,7 @@ import torch
 from test_run import _Killed, killed_at
 from toy import TOY, discs, make_start, request
 
-from embench import commands, results, store, trial
+from embench import commands, modeldocs, results, store, trial
 from embench.errors import BadInput
 from embench.experiment import choose_models, trials
 from embench.model import GROUPS, TorchModel
@@ -291,3 +291,9 @@ def test_lists_show_every_model_and_method(capsys: pytest.CaptureFixture[str]) -
     commands.list_methods()
     shown = {row.split("\t")[1] for row in capsys.readouterr().out.splitlines()}
     assert set(model_names()) <= shown
+
+
+def test_the_page_of_models_is_written_from_the_registry_as_it_is_now() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    assert page == modeldocs.markdown(), "run: python -m embench.modeldocs > docs/models.md"
+    assert all(f"| `{name}` |" in page for name in [*model_names(), *pretraining_names()])
