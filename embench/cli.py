@@ -97,6 +97,109 @@ def run(
 
 
 @app.command()
+def plan(
+    model: Annotated[list[str], typer.Option("--model", help="As for run.")] = ["published"],  # noqa: B006
+    task: Annotated[list[str], typer.Option("--task", "--tasks", help="Tasks or suites, comma-separated.")] = [],  # noqa: B006
+    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
+    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
+    snapshots: Annotated[int, typer.Option(help="Times a trial is scored.")] = 5,
+    recipe: Annotated[str | None, typer.Option(help="Train under this recipe (default: the model's own).")] = None,
+    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Jobs = None,
+    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    data: DataFolder = None,
+) -> None:
+    """Say before training how long trials will take on this machine, and what difference their seeds can tell apart.
+
+    Time is measured: some steps and predictions of every model, as many at once as trials would run. What can be
+    told apart follows from the spread of earlier results. Nothing is written.
+    """
+    from embench import commands, executors
+    from leaderboard import cli as leaderboard
+
+    planned = commands.plan(
+        executors.Local(jobs),
+        models=_split(model),
+        tasks=_split(task),
+        suite=suite,
+        seeds=seeds,
+        iterations=iterations,
+        snapshots=snapshots,
+        recipe=recipe,
+        crop=crop,
+        batch_size=batch_size,
+        overlap=overlap,
+        precision=precision,
+        device=device,
+        threads=threads,
+        data=data,
+    )
+    print()
+    leaderboard.prospects(results, planned, seeds)
+
+
+@app.command()
+def factorial(
+    pair: Annotated[
+        list[str], typer.Option("--pair", help="ARCHITECTURE=RANDOM,PRETRAINED: two models of one network; twice.")
+    ] = ["UNet-ResNet50=unet-resnet50,unet-resnet50-mocov2", "TransUNet=transunet,retina"],  # noqa: B006
+    recipes: Annotated[str, typer.Option(help="Two, comma-separated.")] = "unet,retina",
+    task: Annotated[list[str], typer.Option("--task", "--tasks", help="Tasks or suites, comma-separated.")] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(help="Trials per cell and task.")] = 6,
+    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
+    snapshots: Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")] = 5,
+    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    slurm: SlurmOptions = [],  # noqa: B006
+    address: RayAddress = None,
+    jobs: Jobs = None,
+    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("factorial"),
+    data: DataFolder = None,
+) -> None:
+    """Separate architecture, recipe and pre-training: run all eight combinations, print effects with intervals.
+
+    Trials are those of ``run``: what is done is not done again, and all of them appear on the leaderboard.
+    """
+    from embench import commands, executors
+    from embench.files import check_writable
+    from leaderboard import cli as leaderboard
+
+    check_writable(out)
+    rows = commands.factorial(
+        pairs=pair,
+        recipes=_split([recipes]),
+        executor=executors.find_executor(executor, jobs=jobs, slurm=slurm, address=address),
+        device=device,
+        results=results,
+        tasks=_split(task),
+        seeds=seeds,
+        iterations=iterations,
+        snapshots=snapshots,
+        crop=crop,
+        batch_size=batch_size,
+        overlap=overlap,
+        precision=precision,
+        weights=weights,
+        threads=threads,
+        data=data,
+    )
+    leaderboard.factorial(rows, out)
+
+
+@app.command()
 def status(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, every trial.")] = False,

@@ -19,7 +19,7 @@ from embench.recipe import RECIPES, WholeImage
 from embench.registry import find_model, find_pretraining, model_names, pretraining_names
 
 if TYPE_CHECKING:
-    from embench.executors import Executor
+    from embench.executors import Executor, Local
     from embench.ledger import Outcome
     from embench.plan import TrialSpec
 
@@ -50,6 +50,120 @@ def run(
     planned = trials(request, executor.device(device))
     plan.write(planned)
     _finish(planned, executor, request.results, detach)
+
+
+def plan(executor: Local, **asked: Any) -> list[str]:
+    """Measure and print how long the trials asked for will take; return the names of their tasks."""
+    from embench import forecast
+    from embench.experiment import Request, choices
+
+    request = Request(**_expanded(asked))
+    data = request.data or store.data_folder()
+    device = executor.device(request.device)
+    chosen = choices(request, data)
+    at_once = min(executor.at_a_time(device, request.threads), len(chosen) * request.seeds)
+    log.info("measuring %d models on %s", len({choice.spec for choice in chosen}), device)
+    lines = forecast.forecast(chosen, data, device, request.threads, request.seeds, at_once)
+    header = ("task", "model", "trials", "iterations", "s/step", "training", "scoring", "trial", "all trials")
+    rows = [
+        (
+            line.task,
+            line.model,
+            str(line.trials),
+            str(line.iterations),
+            f"{line.pace.step:.3f}",
+            _duration(line.training),
+            "unknown" if line.scoring is None else _duration(line.scoring),
+            _duration(line.seconds),
+            _duration(line.trials * line.seconds),
+        )
+        for line in lines
+    ]
+    print_table(header, rows)
+    total = sum(line.trials * line.seconds for line in lines)
+    unit = "GPU-hours" if device == "cuda" else "hours of one trial after another"
+    wall = forecast.makespan(lines, at_once)
+    print(
+        f"{sum(line.trials for line in lines)} trials, {total / 3600:.2f} {unit}, {_duration(wall)} at {at_once} a time"
+    )
+    if without := sorted({line.task for line in lines if line.scoring is None}):
+        print(f"without the scoring of {', '.join(without)}: how large the test split is shows when it is prepared")
+    if device == "cpu":
+        print(
+            f"measured on the CPU, {request.threads} threads per trial; long steps are extrapolated from small batches"
+        )
+    return list(dict.fromkeys(line.task for line in lines))
+
+
+def factorial(
+    *, pairs: Sequence[str], recipes: Sequence[str], executor: Executor, device: str, results: Path, **asked: Any
+) -> list[dict[str, Any]]:
+    """Run every architecture under every recipe from either start; return a row per trial, for its analysis.
+
+    Parameters
+    ----------
+    pairs : sequence of str
+        Each ``ARCHITECTURE=RANDOM,PRETRAINED``: a name, and the models that stand for its two starts.
+    recipes : sequence of str
+        Names.
+    executor : Executor
+    device : str
+    results : Path
+    **asked
+        The further fields of :class:`embench.experiment.Request`.
+
+    Returns
+    -------
+    list of dict
+        ``task``, ``architecture``, ``recipe``, ``start``, ``seed``, ``score`` (NaN: diverged).
+    """
+    from embench import plan
+    from embench import results as result_files
+    from embench.experiment import Request, trials
+
+    cells: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        architecture, equals, models = pair.partition("=")
+        starts = models.split(",")
+        if not (architecture and equals and len(starts) == 2 and all(starts)):
+            raise BadInput(f"--pair {pair}: give ARCHITECTURE=RANDOM,PRETRAINED, as in TransUNet=transunet,retina")
+        for spec, start in zip(starts, ("random", "pre-trained"), strict=True):
+            if (getattr(find_model(spec), "pretraining", None) is None) != (start == "random"):
+                raise BadInput(f"--pair {pair}: {spec} does not start {start}; the random one comes first")
+            if spec in cells:
+                raise BadInput(f"--pair {pair}: {spec} is in two cells")
+            cells[spec] = (architecture, start)
+    if len(pairs) != 2 or len({architecture for architecture, _ in cells.values()}) != 2:
+        raise BadInput(f"--pair: {len(pairs)} given; a factorial has two architectures of different names")
+    if len(set(recipes)) != 2:
+        raise BadInput(f"--recipes {','.join(recipes)}: give two")
+    asked = {"models": list(cells), "results": results, **_expanded(asked)}
+    planned = [
+        (name, trial) for name in recipes for trial in trials(Request(recipe=name, **asked), executor.device(device))
+    ]
+    plan.write([trial for _, trial in planned])
+    _finish([trial for _, trial in planned], executor, results, detach=False)
+    rows = []
+    for recipe, trial in planned:
+        architecture, start = cells[trial.model]
+        score = result_files.load(trial.path).score
+        levels = {"architecture": architecture, "recipe": recipe, "start": start}
+        rows.append(
+            {"task": trial.task, **levels, "seed": trial.seed, "score": float("nan") if score is None else score}
+        )
+    return rows
+
+
+def _expanded(asked: dict[str, Any]) -> dict[str, Any]:
+    """Let ``tasks`` name suites as well."""
+    named = [task for name in asked["tasks"] for task in tasks.SUITES.get(name, (name,))]
+    return {**asked, "tasks": list(dict.fromkeys(named))}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def status(folder: Path, as_json: bool) -> None:

@@ -50,6 +50,60 @@ class Request:
     deterministic: bool = False
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A model on a task: what its trials have in common.
+
+    Parameters
+    ----------
+    spec : str
+        How the model was named.
+    adapter : SegmentationModel
+    task : Task
+    recipe : Recipe
+        Filled in for the task, with what was asked for in its place.
+    pairing : str
+        ``default`` when the recipe is the one the model is published with, else the recipe's name.
+    track : {"published", "open"}
+    iterations : int
+    snapshots : tuple of int
+    """
+
+    spec: str
+    adapter: SegmentationModel
+    task: Task
+    recipe: Recipe
+    pairing: str
+    track: Literal["published", "open"]
+    iterations: int
+    snapshots: tuple[int, ...]
+
+
+def choices(request: Request, data: Path) -> list[Choice]:
+    """Return every model on every task of a request; nothing needs to be prepared for it.
+
+    Raises
+    ------
+    BadInput
+        Numbers out of range, unknown names.
+    """
+    _check_numbers(request)
+    chosen_tasks = choose_tasks(request, data)
+    adapters = choose_models(request, chosen_tasks)
+    found = []
+    for task in chosen_tasks:
+        for spec, adapter in adapters:
+            own, pair = pairing(adapter, request.recipe)
+            published = own.for_task(task)
+            recipe = overridden(published, request)
+            iterations = request.iterations or task.iterations
+            same = pair == "default" and recipe == published and iterations == task.iterations
+            snapshots = snapshot_iterations(iterations, request.snapshots)
+            track: Literal["published", "open"] = "published" if same else "open"
+            found.append(Choice(spec, adapter, task, recipe, pair, track, iterations, snapshots))
+    return found
+
+
 def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
     """Return every trial of a request, seed by seed, so that whatever is finished covers all models and tasks.
 
@@ -65,47 +119,43 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
         Before anything is trained: numbers out of range, unknown names, data not prepared, weights missing or
         of another method, a results folder that cannot be written.
     """
-    _check_numbers(request)
-    check_writable(request.results)
     data = request.data or data_folder()
+    chosen = choices(request, data)
+    check_writable(request.results)
     here = find_device(request.device if device is None else "auto")
-    chosen_tasks = choose_tasks(request, data)
-    adapters = choose_models(request, chosen_tasks)
     given = [load_weights(path) for path in request.weights]
-    check_wanted(given, [adapter for _, adapter in adapters if isinstance(adapter, TorchModel)])
+    check_wanted(given, [choice.adapter for choice in chosen if isinstance(choice.adapter, TorchModel)])
+    hashes: dict[str, str] = {}
     found = []
-    for task in chosen_tasks:
-        with tasks.open_prepared(task.name, data) as prepared:
-            data_hash = prepared.hash
-        for spec, adapter in adapters:
-            own, pair = pairing(adapter, request.recipe)
-            published = own.for_task(task)
-            recipe = overridden(published, request)
-            iterations = request.iterations or task.iterations
-            weights = find_weights(adapter, task, recipe, given, data, here, request.threads, spec)
-            same = pair == "default" and recipe == published and iterations == task.iterations
-            stamp = fingerprint(task, data_hash, iterations)
-            for seed in range(request.first_seed, request.first_seed + request.seeds):
-                found.append(
-                    TrialSpec(
-                        model=spec,
-                        task=task.name,
-                        seed=seed,
-                        recipe=recipe,
-                        pairing=pair,
-                        track="published" if same else "open",
-                        iterations=iterations,
-                        snapshots=snapshot_iterations(iterations, request.snapshots),
-                        key=TrialKey(adapter.name, task.name, recipe, stamp, weights.hash if weights else None, seed),
-                        data=data,
-                        results_folder=request.results,
-                        weights=weights.path if weights else None,
-                        device=device or here,
-                        threads=request.threads,
-                        save_every=request.save_every,
-                        deterministic=request.deterministic,
-                    )
+    for choice in chosen:
+        task, adapter = choice.task, choice.adapter
+        if task.name not in hashes:
+            with tasks.open_prepared(task.name, data) as prepared:
+                hashes[task.name] = prepared.hash
+        weights = find_weights(adapter, task, choice.recipe, given, data, here, request.threads, choice.spec)
+        stamp = fingerprint(task, hashes[task.name], choice.iterations)
+        weights_hash = weights.hash if weights else None
+        for seed in range(request.first_seed, request.first_seed + request.seeds):
+            found.append(
+                TrialSpec(
+                    model=choice.spec,
+                    task=task.name,
+                    seed=seed,
+                    recipe=choice.recipe,
+                    pairing=choice.pairing,
+                    track=choice.track,
+                    iterations=choice.iterations,
+                    snapshots=choice.snapshots,
+                    key=TrialKey(adapter.name, task.name, choice.recipe, stamp, weights_hash, seed),
+                    data=data,
+                    results_folder=request.results,
+                    weights=weights.path if weights else None,
+                    device=device or here,
+                    threads=request.threads,
+                    save_every=request.save_every,
+                    deterministic=request.deterministic,
                 )
+            )
     return sorted(found, key=lambda trial: trial.seed)
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from embench import claim, interrupt, leakage, provenance, results, scoring
 from embench.determinism import deterministic
@@ -117,17 +118,11 @@ def _torch_attempt(
         device=device,
     )
 
+    infer = predictor(network, task, spec.recipe, norms, device)
+
     def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
         stop.check()
-        with autocast(spec.recipe, device):
-            scores_CYX = predict_section(
-                network,
-                image_YX,
-                inference=spec.recipe.inference,
-                norms=norms,
-                device=device,
-                volume=task.scoring.is_volume,
-            )
+        scores_CYX = infer(image_YX)
         if not np.isfinite(scores_CYX).all():
             raise Diverged(training.iteration)
         return scores_CYX
@@ -202,6 +197,25 @@ def _torch_attempt(
         else leakage.of_trial(prepared),
         sections=sections_kept,
     )
+
+
+def predictor(
+    network: nn.Module, task: Task, recipe: Recipe, norms: tuple[float, float], device: torch.device
+) -> Predict:
+    """Return what predicts a section under a recipe, with the network's weights at that time."""
+
+    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with autocast(recipe, device):
+            return predict_section(
+                network,
+                image_YX,
+                inference=recipe.inference,
+                norms=norms,
+                device=device,
+                volume=task.scoring.is_volume,
+            )
+
+    return predict
 
 
 def _plain_attempt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embench.errors import BadInput
-from embench.files import check_writable
+from embench.files import check_writable, write_atomic
 from embench.names import unknown
 from embench.results import load
 from leaderboard import site, statistics, table
@@ -391,3 +392,72 @@ def controls(repeats: int, seed: int) -> None:
         failed += [] if control.passed else [f"{line}; the statistics are not to be trusted: report this"]
     if failed:
         raise BadInput(failed)
+
+
+def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
+    """Print what so many seeds can tell apart on each task, from the spread of earlier results.
+
+    A task without results of its own borrows the spread of all real ones; without any the difference is given in
+    standard deviations.
+
+    Raises
+    ------
+    BadInput
+        After printing: result files that could not be used.
+    """
+    from embench.commands import print_table
+    from leaderboard import power
+
+    folders = [folder for folder in results if folder.is_dir()]
+    trials, refused = table.read(folders)
+    samples: dict[str, list[statistics.Floats]] = defaultdict(list)
+    for (_, (task, _)), cell in table.cells_of(trials).items():
+        if task in tasks or not any(trial.result.synthetic for trial in cell.trials):
+            samples[task].append(cell.scores)
+    generator = np.random.default_rng(0)
+    units = power.detectable(seeds, seeds, generator)
+    rows = []
+    for found in power.prospects(samples, tasks, seeds, generator):
+        spread = found.spread
+        if not spread.rows:
+            source, difference = "no earlier results", f"{units:.2f} SD"
+        else:
+            of = "" if found.own else " of other tasks"
+            source = f"SD {spread.deviation:.3f} ({spread.low:.3f}–{spread.high:.3f}), {spread.rows} rows{of}"
+            difference = f"{found.detectable:.3f}"
+        if found.smallest_p >= statistics.LEVEL:
+            difference = "none: n too small"
+        rows.append((found.task, source, f"{found.smallest_p:.4f}", difference))
+    print_table(("task", "spread over seeds", f"smallest p, {seeds} seeds", "difference found 8 times in 10"), rows)
+    print("two-sided Mann-Whitney U at 0.05 per task, two rows of so many seeds, normal scores of one spread")
+    if refused:
+        raise BadInput(refused)
+
+
+def factorial(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """Print the effects of a factorial and write ``effects.csv``, ``cells.csv`` and ``factorial.md``.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        A trial each, as :func:`leaderboard.factorial.effects` wants them.
+    out : Path
+        Folder.
+
+    Raises
+    ------
+    BadInput
+        Fewer than two scores in a cell.
+    """
+    import pandas as pd
+
+    from leaderboard import factorial
+
+    trials = pd.DataFrame(rows)
+    effects, cells = factorial.effects(trials), factorial.cells(trials)
+    text = factorial.markdown(effects, cells)
+    for name, content in (("effects.csv", effects.to_csv(index=False)), ("cells.csv", cells.to_csv(index=False))):
+        write_atomic(out / name, content.encode())
+    write_atomic(out / "factorial.md", text.encode())
+    print(text)
+    print(f"tables: {out / 'effects.csv'}, {out / 'cells.csv'}, {out / 'factorial.md'}")

@@ -120,7 +120,7 @@ def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
             shift[where] = (differences[..., (n * m - 1) // 2] + differences[..., n * m // 2]) / 2
             delta[where] = np.sign(differences).mean(axis=-1)
             smallest[where] = smallest_p(n, m)
-            if (k := _critical_count(n, m, level)) >= 1:
+            if (k := critical_count(n, m, level)) >= 1:
                 low[where], high[where] = differences[..., k - 1], differences[..., -k]
             if n <= m:
                 block = _mann_whitney_many(stacked[n], stacked[m])
@@ -154,7 +154,7 @@ def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = LEVEL) ->
     """
     x, y = _sample(first), _sample(second)
     differences = np.sort(np.subtract.outer(x, y).ravel())
-    k = _critical_count(len(x), len(y), level)
+    k = critical_count(len(x), len(y), level)
     estimate = float(np.median(differences))
     if k < 1:
         return estimate, nan, nan
@@ -628,8 +628,8 @@ def _exact_p(doubled_ranks: tuple[int, ...], n: int, doubled_sum: int) -> float:
     return float(min(1.0, probabilities[distance >= abs(doubled_sum - centre)].sum()))
 
 
-def _critical_count(n: int, m: int, level: float) -> int:
-    """Return the largest k with P(U <= k - 1) <= level / 2; 0 when there is none."""
+def critical_count(n: int, m: int, level: float) -> int:
+    """Return the largest k with P(U <= k - 1) <= level / 2; 0 when there is none. The test rejects such U."""
     if n + m > EXACT_AT_MOST:
         spread = sqrt(n * m * (n + m + 1) / 12)
         return floor(n * m / 2 - float(stats.norm.ppf(1 - level / 2)) * spread)

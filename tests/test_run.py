@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from toy import TOY, card, comparable, discs, planned, request
+from typer.testing import CliRunner
 
 from embench import claim, results, store, trial
+from embench.cli import app
 from embench.commands import run as run_command
 from embench.errors import BadInput
 from embench.executors import Local
@@ -332,3 +335,30 @@ def test_a_trained_network_beats_the_trivial_predictions_on_every_synthetic_task
         trivial = max(trivial, (counts[:, 0] + counts[:, 2]).sum() / pixels / len(final.class_iou))
     assert result.score is not None
     assert result.score > 1.5 * trivial
+
+
+def test_a_factorial_runs_every_combination_once_and_writes_its_tables(toy_data: Path, tmp_path: Path) -> None:
+    asked = ["factorial", "--task", "toy", "--seeds", "2", "--iterations", "2", "--snapshots", "1", "--jobs", "1"]
+    where = ["--data-dir", str(toy_data), "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, [*asked, *where])
+    assert found.exit_code == 0, found.output
+    assert len(list((tmp_path / "results").rglob("seed-*.json"))) == 16
+    effects = pd.read_csv(tmp_path / "out" / "effects.csv")
+    assert effects["effect"].tolist()[:3] == ["architecture", "recipe", "start"]
+    assert len(effects) == 7
+    assert pd.read_csv(tmp_path / "out" / "cells.csv")["n"].tolist() == [2] * 8
+    assert "architecture x recipe x start" in (tmp_path / "out" / "factorial.md").read_text()
+
+
+def test_a_factorial_of_unfit_models_is_refused_before_anything_runs(toy_data: Path, tmp_path: Path) -> None:
+    for pair, said in (
+        ("A=transunet", "give ARCHITECTURE=RANDOM,PRETRAINED"),
+        ("A=retina,transunet", "retina does not start random"),
+        ("B=transunet,retina", "two architectures"),
+    ):
+        asked = ["factorial", "--task", "toy", "--pair", pair, "--pair", "B=unet-resnet50,unet-resnet50-mocov2"]
+        where = ["--data-dir", str(toy_data), "--results", str(tmp_path), "--out", str(tmp_path / "out")]
+        found = CliRunner().invoke(app, [*asked, *where])
+        assert isinstance(found.exception, BadInput)
+        assert said in str(found.exception)
+    assert not list(tmp_path.rglob("*.json"))

@@ -42,6 +42,12 @@ class Local:
 
         return find_device(asked)
 
+    def at_a_time(self, device: str, threads: int) -> int:
+        """Return how many trials run at the same time."""
+        if self.jobs is not None:
+            return self.jobs
+        return max(1, provenance.cores() // threads) if device == "cpu" else len(_devices(device))
+
     def run(self, trials: Sequence[TrialSpec]) -> list[Outcome]:
         """Run every trial and return how each ended, in the order given.
 
@@ -55,10 +61,7 @@ class Local:
         if not trials:
             return []
         devices = _devices(trials[0].device)
-        jobs = self.jobs
-        if jobs is None:
-            jobs = len(devices) if devices[0] != "cpu" else max(1, provenance.cores() // trials[0].threads)
-        jobs = min(jobs, len(trials))
+        jobs = min(self.at_a_time(trials[0].device, trials[0].threads), len(trials))
         with display(trials) as shown:
             if jobs <= 1:
                 with interrupt.deferred() as stop:

@@ -53,6 +53,13 @@ SUITES: dict[str, tuple[str, ...]] = {
 }
 """Suite name -> its tasks."""
 
+TEST_SHAPES: dict[str, tuple[int, int, int]] = {
+    "cremi": (125, 1250, 1250),
+    "guay": (121, 609, 400),
+    "urocell": (256, 244, 256),
+}
+"""(Z, Y, X) of the test volume, where the publications say it (protocol 3): what can be said before it is prepared."""
+
 
 @cache
 def find_dataset(name: str) -> Dataset:
