@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from embench import store, tasks
+from embench.console import print_table
 from embench.errors import BadInput, Interrupted, TrialsFailed, TryAgain
 from embench.model import GROUPS
 from embench.names import unknown
@@ -501,18 +501,3 @@ def list_recipes() -> None:
         for recipe in RECIPES.values()
     ]
     print_table(("recipe", "loss", "optimiser", "schedule", "crop", "inference"), rows)
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: ruled on a terminal, tab-separated elsewhere."""
-    if not sys.stdout.isatty():
-        for row in (header, *rows):
-            print("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from embench.console import print_table
 from embench.errors import BadInput
 from embench.files import check_writable, write_atomic
 from embench.names import unknown
@@ -405,7 +406,6 @@ def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None
     BadInput
         After printing: result files that could not be used.
     """
-    from embench.commands import print_table
     from leaderboard import power
 
     folders = [folder for folder in results if folder.is_dir()]
