@@ -89,7 +89,7 @@ def test_a_worker_without_embench_is_told_in_one_line(
     (found,) = engine.Ray("auto").run([planned(toy_data, tmp_path)])
     assert isinstance(found, Failure)
     assert found.kind == "bad-input"
-    assert found.message.startswith("on a Ray worker: ModuleNotFoundError: No module; every node needs")
+    assert found.message.startswith("on a Ray worker: ModuleNotFoundError: No module; the Python of every node")
 
 
 def test_a_trial_that_ray_gives_up_may_be_tried_again(
