@@ -120,14 +120,15 @@ def all_faults(operations: int, every: bool) -> list[Fault]:
     return found
 
 
-def run(every: bool, number: int | None, tell: Callable[[str], None] = print) -> Tally:
-    """Try the faults, or ``number`` of them evenly spaced."""
+def run(every: bool, number: int | None, names: list[str], tell: Callable[[str], None] = print) -> Tally:
+    """Try the faults, or ``number`` of them evenly spaced, on the jobs of these names."""
     tally = Tally()
+    jobs = [job for job in JOBS if job.name in names]
     with place() as folder:
-        for job in JOBS:
+        for job in jobs:
             expected, kinds, _ = reference(job, folder / "reference")
             faults = all_faults(len(kinds), every)
-            step = max(1, len(faults) * len(JOBS) // number) if number else 1
+            step = max(1, len(faults) * len(jobs) // number) if number else 1
             for place_, fault in enumerate(faults[::step], start=1):
                 try_(job, folder / "run", fault, expected, tally)
                 if place_ % 25 == 0:
@@ -139,9 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", action="store_true", help="each operation with each of the three errors")
     parser.add_argument("--number", type=int, help="only about so many, evenly spaced")
+    parser.add_argument("--job", action="append", choices=[job.name for job in JOBS], help="default: all")
     asked = parser.parse_args()
     began = time.monotonic()
-    tally = run(asked.every, asked.number, lambda line: print(line, flush=True))
+    names = asked.job or [job.name for job in JOBS]
+    tally = run(asked.every, asked.number, names, lambda line: print(line, flush=True))
     told = ", ".join(f"{count} {name}" for name, count in sorted(tally.faults.items()))
     ended = ", ".join(f"{count} with {status}" for status, count in sorted(tally.endings.items()))
     print(f"{tally.faults.total()} faults ({told}) in {time.monotonic() - began:.0f} s; ended: {ended}")
