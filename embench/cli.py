@@ -51,7 +51,9 @@ def run(
     crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16, or auto: the faster one here (default: the recipe's).")
+    ] = None,
     weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",

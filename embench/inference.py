@@ -85,16 +85,6 @@ def predict_section(
     height, width = image_YX.shape
     mean, std = norms
 
-    def logits_of(image_BCYX: torch.Tensor) -> torch.Tensor:
-        logits_BCYX = network(image_BCYX)
-        size, found = image_BCYX.shape, tuple(getattr(logits_BCYX, "shape", ()))
-        if len(found) != 4 or (found[0], *found[2:]) != (size[0], *size[2:]):
-            raise BadInput(
-                f"{type(network).__name__}: returned {found or type(logits_BCYX).__name__} for images {tuple(size)}: "
-                "a network must return logits (batch, classes, Y, X) of the size of its input"
-            )
-        return logits_BCYX.float()
-
     def to_network(grey_YX: NDArray[np.uint8]) -> torch.Tensor:
         return torch.tensor(grey_YX, device=device)[None, None].float().div_(255).sub_(mean).div_(std)
 
@@ -102,14 +92,13 @@ def predict_section(
         match inference:
             case WholeImage(multiple) if volume:
                 padded_YX = np.pad(image_YX, ((0, -height % multiple), (0, -width % multiple)), "reflect")
-                logits_CYX = logits_of(to_network(padded_YX))[0, :, :height, :width]
+                return _scores(_logits(network, to_network(padded_YX))[0, :, :height, :width])
             case WholeImage(multiple):
-                logits_CYX = logits_of(to_network(_resize_down(image_YX, multiple)))[0]
+                small_YX = _resize_down(image_YX, multiple)
+                return _resize_nearest(_scores(_logits(network, to_network(small_YX))[0]), (height, width))
             case SlidingWindow():
                 overlap = inference.overlap_3d if volume else inference.overlap_2d
-                logits_CYX = _slide(logits_of, to_network(image_YX), inference, overlap)[0]
-        scores_CYX = torch.sigmoid(logits_CYX) if len(logits_CYX) == 1 else torch.softmax(logits_CYX, 0)
-    return _resize_nearest(scores_CYX.cpu().numpy(), (height, width))
+                return _slide(network, image_YX, to_network, inference, overlap)
 
 
 def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:
@@ -247,21 +236,75 @@ def _sections(volume_ZYX: Volume, axis: int) -> Iterator[tuple[int, NDArray[np.u
             yield start + offset, np.ascontiguousarray(section)
 
 
-def _slide(
-    logits_of: Callable[[torch.Tensor], torch.Tensor], image_BCYX: torch.Tensor, way: SlidingWindow, overlap: float
-) -> torch.Tensor:
-    from monai.inferers import sliding_window_inference
+def _logits(network: torch.nn.Module, image_BCYX: torch.Tensor) -> torch.Tensor:
+    logits_BCYX = network(image_BCYX)
+    size, found = image_BCYX.shape, tuple(getattr(logits_BCYX, "shape", ()))
+    if len(found) != 4 or (found[0], *found[2:]) != (size[0], *size[2:]):
+        raise BadInput(
+            f"{type(network).__name__}: returned {found or type(logits_BCYX).__name__} for images {tuple(size)}: "
+            "a network must return logits (batch, classes, Y, X) of the size of its input"
+        )
+    return logits_BCYX.float()
 
-    return sliding_window_inference(
-        image_BCYX,
-        roi_size=(way.window, way.window),
-        sw_batch_size=way.batch,
-        predictor=logits_of,
-        overlap=overlap,
-        mode="constant",
-        padding_mode="constant",
-        cval=0.0,
-    )
+
+def _scores(logits_CYX: torch.Tensor) -> Scores:
+    scores_CYX = logits_CYX.sigmoid() if len(logits_CYX) == 1 else logits_CYX.softmax(0)
+    return scores_CYX.cpu().numpy()
+
+
+def _slide(
+    network: torch.nn.Module,
+    image_YX: NDArray[np.uint8],
+    to_network: Callable[[NDArray[np.uint8]], torch.Tensor],
+    way: SlidingWindow,
+    overlap: float,
+) -> Scores:
+    """Average the logits of windows, one row of windows after the other.
+
+    Beside the scores only a strip as high as a window is held, so memory does not grow with a section's height.
+    """
+    from torch.nn.functional import pad
+
+    window, shape = way.window, image_YX.shape
+    lacking = [max(window - side, 0) for side in shape]
+    top, left = (side // 2 for side in lacking)
+    rows, columns = (_starts(max(side, window), window, overlap) for side in shape)
+    scores_CYX = np.empty(0, np.float32)
+    carried: torch.Tensor | None = None
+    for y, following in zip(rows, [*rows[1:], rows[-1] + window], strict=True):
+        strip = pad(to_network(image_YX[y : y + window]), (left, lacking[1] - left, top, lacking[0] - top))
+        total = _sum_of_windows(network, strip, columns, way)
+        if carried is not None:
+            total[:, : carried.shape[1]] += carried
+        # no further window covers the rows above the following ones
+        done, carried = total.split((following - y, window - (following - y)), dim=1)
+        part = _scores(done[:-1] / done[-1])
+        if y == 0:
+            scores_CYX = np.empty((len(part), rows[-1] + window, part.shape[2]), np.float32)
+        scores_CYX[:, y:following] = part
+    return scores_CYX[:, top : top + shape[0], left : left + shape[1]]
+
+
+def _starts(side: int, window: int, overlap: float) -> list[int]:
+    """Return where windows begin along a side of at least ``window``; the last one ends with the side."""
+    step = max(int(window * (1 - overlap)), 1)
+    return [min(start, side - window) for start in range(0, side - window + step, step)]
+
+
+def _sum_of_windows(
+    network: torch.nn.Module, strip_BCYX: torch.Tensor, columns: Sequence[int], way: SlidingWindow
+) -> torch.Tensor:
+    """Return the summed logits (C + 1, Y, X) of a row of windows; the last channel counts the windows."""
+    import torch
+
+    windows = [strip_BCYX[..., x : x + way.window] for x in columns]
+    batches = (torch.cat(windows[first : first + way.batch]) for first in range(0, len(windows), way.batch))
+    logits_BCYX = torch.cat([_logits(network, batch) for batch in batches])
+    total = logits_BCYX.new_zeros(logits_BCYX.shape[1] + 1, *strip_BCYX.shape[2:])
+    for x, logits_CYX in zip(columns, logits_BCYX, strict=True):
+        total[:-1, :, x : x + way.window] += logits_CYX
+        total[-1, :, x : x + way.window] += 1
+    return total
 
 
 def _resize_down(image_YX: NDArray[np.uint8], multiple: int) -> NDArray[np.uint8]:

@@ -29,12 +29,13 @@ from embench.batched import Batched
 from embench.errors import BadInput, Diverged, Interrupted, TryAgain
 from embench.files import check_writable, remove, replacing, write_atomic
 from embench.model import TorchModel
+from embench.precision import Precision, autocast, place
 from embench.registry import find_model, find_pretraining
 from embench.starts import check_wanted, find_start, start_command, start_path
 from embench.store import Prepared
 from embench.streams import entropy
 from embench.task import Scale
-from embench.training import load_state, normalised, place, polynomial, save_state
+from embench.training import load_state, normalised, polynomial, save_state
 from embench.unlabelled import Tiles, open_unlabelled
 from embench.weights import PretrainingCard, Weights, load_weights, save_weights, weights_path
 
@@ -88,7 +89,7 @@ class Settings:
     scale: Scale
     seed: int
     learning_rate: float
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     accumulate: int = 1
     ema: float = 0.0
     views: Literal["host", "device"] = "host"
@@ -205,11 +206,6 @@ Stream = list[int]
 def rng(stream: Stream, purpose: int, *place: int) -> np.random.Generator:
     """Return the generator of one purpose at one place (epoch, position) of a run."""
     return np.random.default_rng([*stream, purpose, *place])
-
-
-def stream_of(method: Pretraining, data: str, seed: int) -> Stream:
-    """Return the beginning of every stream of a run; a method's own network need not be named."""
-    return entropy("/".join(["pretraining", method.name, data, *filter(None, [_other(method)])]), seed)
 
 
 Key = tuple[int, int, int]
@@ -485,9 +481,9 @@ def pretrain(
     steps_per_epoch = steps // settings.epochs
     where = torch.device(device)
     check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
-    autocast = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bf16")
 
-    stream = stream_of(method, data.spec.name, settings.seed)
+    own = (method.name, data.spec.name, _other(method))
+    stream = entropy("/".join(["pretraining", *filter(None, own)]), settings.seed)
     claimed = claim.claimed(claim_path) if world.rank == 0 else nullcontext()
     with claimed, interrupt.deferred() as stop, _torch(threads, where), determinism.deterministic(where, deterministic):
         if world.agreed(is_done()):  # another has just made it, or was killed when it had
@@ -535,7 +531,7 @@ def pretrain(
             parts = list(zip(*(view.chunk(settings.accumulate) for view in batch), strict=True))
             for number, part in enumerate(parts, start=1):
                 with world.averaging(joined, last=number == len(parts)):
-                    with autocast:
+                    with autocast(settings.precision, where):
                         loss = method.loss(whole, part) / len(parts)
                     loss.backward()
                 pending[-1] += loss.detach()
@@ -795,7 +791,7 @@ def run(
     scale: Scale | None = None,
     seed: int = 0,
     learning_rate: float | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     accumulate: int = 1,
     ema: float = 0.0,
     views: Literal["host", "device"] | None = None,

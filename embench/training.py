@@ -14,6 +14,7 @@ from embench.augment import TrainingAugmentation
 from embench.errors import BadInput, Diverged, TryAgain
 from embench.files import replacing
 from embench.losses import segmentation_loss
+from embench.precision import autocast
 from embench.recipe import Recipe
 from embench.sections import TrainingSections
 from embench.task import Task
@@ -71,7 +72,7 @@ class Training:
         batch = normalised(torch.from_numpy(images), self.norms, self.device)
         target = torch.from_numpy(labels).to(self.device).long()
         self.network.train()
-        with autocast(self.recipe, self.device):
+        with autocast(self.recipe.precision, self.device):
             logits = self.network(batch)
         loss = segmentation_loss(self.recipe.loss, logits.float(), target, self.task.class_weights)
         value = loss.item()
@@ -152,16 +153,6 @@ def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.dev
     """Return uint8 images as (B, 1, Y, X) float32 on ``device``: (grey / 255 - mean) / deviation."""
     mean, deviation = norms
     return images_BYX.to(device).unsqueeze(1).float().div_(255).sub_(mean).div_(deviation)
-
-
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to ``device`` in the memory format that is fastest there."""
-    return network.to(device).to(memory_format=torch.channels_last)
-
-
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Return the context in which the recipe's arithmetic runs."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:

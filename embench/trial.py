@@ -24,6 +24,7 @@ from embench.inference import PlaneSum, labels_2d, predict_planes, predict_secti
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
 from embench.plan import TrialSpec, is_done
+from embench.precision import autocast, deployed, place
 from embench.recipe import Recipe, find_recipe
 from embench.registry import find_model
 from embench.results import (
@@ -36,7 +37,7 @@ from embench.results import (
 from embench.sections import TrainingSections
 from embench.store import Prepared, Volume, prepared_path
 from embench.task import Task
-from embench.training import Training, autocast, load_state, place, save_state
+from embench.training import Training, load_state, save_state
 from embench.weights import Weights, load_weights
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -118,14 +119,18 @@ def _torch_attempt(
         device=device,
     )
 
-    infer = predictor(network, task, spec.recipe, norms, device)
+    def present() -> Predict:
+        """What the present weights predict."""
+        infer = predictor(network, task, spec.recipe, norms, device)
 
-    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
-        stop.check()
-        scores_CYX = infer(image_YX)
-        if not np.isfinite(scores_CYX).all():
-            raise Diverged(training.iteration)
-        return scores_CYX
+        def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+            stop.check()
+            scores_CYX = infer(image_YX)
+            if not np.isfinite(scores_CYX).all():
+                raise Diverged(training.iteration)
+            return scores_CYX
+
+        return predict
 
     scores: list[SnapshotScore] = []
     seconds = {"training": 0.0, "prediction": 0.0}
@@ -157,7 +162,7 @@ def _torch_attempt(
             is_final = end == spec.iterations
             started = time.perf_counter()
             snapshot, sections_kept = score_split(
-                task, prepared.volumes("test"), predict, end, sections if is_final else None, spec.path
+                task, prepared.volumes("test"), present(), end, sections if is_final else None, spec.path
             )
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
@@ -204,10 +209,12 @@ def predictor(
 ) -> Predict:
     """Return what predicts a section under a recipe, with the network's weights at that time."""
 
+    fixed = deployed(network)
+
     def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with autocast(recipe, device):
+        with autocast(recipe.precision, device):
             return predict_section(
-                network,
+                fixed,
                 image_YX,
                 inference=recipe.inference,
                 norms=norms,

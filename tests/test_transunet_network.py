@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from baselines.transunet_network import (
     Attention,
+    Dropout,
     FeedForward,
     ReconstructionTransUNet,
     StandardisedConv2d,
@@ -215,6 +216,23 @@ def test_dropout_stands_after_embeddings_and_mlp_layers_and_not_in_attention() -
         "transformer.encoder.layer.1.ffn.dropout": 0.1,
         "transformer.encoder.layer.1.attn.dropout": 0.0,
     }
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(999, 1001, dtype=dtype, requires_grad=True)
+    y = Dropout(rate)(x)
+    assert y.dtype == dtype
+    assert (y == 0).double().mean().item() == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / x.numel()))
+    zero, kept = y.double().unique().tolist()
+    assert (zero, kept) == (0.0, pytest.approx(1 / (1 - rate), rel=1e-4 if dtype == torch.float32 else 4e-3))
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+    neighbours = (y[:, 1:] == 0) & (y[:, :-1] == 0)
+    assert neighbours.double().mean().item() == pytest.approx(rate**2, rel=0.05)
 
 
 def test_dropout_acts_in_training_only() -> None:
