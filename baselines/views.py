@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from embench.batched import Batched, Blur, Chain, Geometry, Jitter, Noise, edge_
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOISE_VARIANCE = (1e-5, 1e-4)
-"""Of grey values as fractions."""
+NOISE_VARIANCE = (255**2 * 1e-5, 255**2 * 1e-4)
+"""In squared grey levels of 0..255."""
 SCALE, RATIO = (0.2, 1.0), (3 / 4, 4 / 3)
 """Area of the random resized crop, of the image's, and its width / height."""
 JITTER = (0.6, 1.4)
@@ -47,25 +47,16 @@ class TwoViews(Augmentation):
 
     crop: int = 224
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._pipeline  # noqa: B018 - a wrong argument shows here, not at the first image
-
     @cached_property
-    def _pipeline(self) -> Any:
-        def jitter() -> Any:
-            return augment.albumentations().ColorJitter(
-                brightness=JITTER, contrast=JITTER, saturation=(1.0, 1.0), hue=(0.0, 0.0), p=1.0
-            )
-
-        return augment.compose(
-            lambda: augment.rotate(180),
-            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
-            jitter,
-            lambda: augment.sigma_blur(*SIGMA),
-            augment.horizontal_flip,
-            augment.vertical_flip,
-            lambda: augment.faint_gauss_noise(*NOISE_VARIANCE),
+    def _chain(self) -> augment.Chain:
+        return augment.Chain(
+            augment.Rotate(180),
+            augment.RandomResizedCrop(self.crop, scale=SCALE, ratio=RATIO),
+            augment.ColorJitter(*JITTER),
+            augment.SigmaBlur(*SIGMA),
+            augment.HorizontalFlip(),
+            augment.VerticalFlip(),
+            augment.GaussNoise(NOISE_VARIANCE, logarithmic=True),
         )
 
     def batched(self) -> BatchedViews:
@@ -77,7 +68,7 @@ class TwoViews(Augmentation):
             Chain(
                 Jitter(*JITTER),
                 Blur(kernel_of_sigma(*SIGMA), edge_of(SIGMA[1])),
-                Noise(lambda rng: 255**2 * math.exp(rng.uniform(low, high))),
+                Noise(lambda rng: math.exp(rng.uniform(low, high))),
             ),
         )
 
@@ -102,8 +93,8 @@ class TwoViews(Augmentation):
             An array that is not uint8 of shape (Y, X).
         """
         augment.check_grey("image", image_YX)
-        view1_YX = augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX)
-        view2_YX = augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX)
+        view1_YX, _ = self._chain(rng, image_YX)
+        view2_YX, _ = self._chain(rng, image_YX)
         return view1_YX, view2_YX
 
 

@@ -113,8 +113,8 @@ def count(
     }
 
 
-def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Keep the predicted objects that touch a labelled one (protocol 5, Perez).
+def matched_counts(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.bool_]) -> Counts:
+    """Count agreement of the predicted objects that touch a labelled one; the others are left out (protocol 5, Perez).
 
     Objects are connected components of the prediction, neighbours by edge or corner. The truth need not be labelled:
     a component is kept if a labelled pixel lies under it, whichever object that pixel belongs to.
@@ -128,11 +128,6 @@ def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.boo
     ----------
     prediction_YX, truth_YX : ndarray of bool
 
-    Returns
-    -------
-    ndarray of bool
-        The prediction without its unmatched components.
-
     Raises
     ------
     ValueError
@@ -142,14 +137,12 @@ def matched_instances(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.boo
 
     if prediction_YX.ndim != 2 or prediction_YX.shape != truth_YX.shape:
         raise ValueError(f"expected two images of one shape: {prediction_YX.shape}, {truth_YX.shape}")
-    if not prediction_YX.any():
-        return np.zeros(prediction_YX.shape, bool)
     image_YX = prediction_YX.astype(np.uint8)
-    objects, labels_YX = cv2.connectedComponents(image_YX, connectivity=8, ltype=cv2.CV_32S)
-    kept = np.zeros(objects, bool)
-    kept[labels_YX[truth_YX]] = True
-    kept[0] = False
-    return kept[labels_YX]
+    components, component_YX = cv2.connectedComponents(image_YX, connectivity=8, ltype=cv2.CV_32S)
+    # pixels by component on and beside labelled ones; component 0 is what is not predicted
+    on = np.bincount(component_YX[truth_YX], minlength=components)
+    beside = np.bincount(component_YX[prediction_YX & ~truth_YX], minlength=components)
+    return Counts(tp=int(on[1:].sum()), fp=int(beside[on > 0].sum()), fn=int(on[0]))
 
 
 class ScoreHistogram:

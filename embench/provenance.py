@@ -12,7 +12,16 @@ from typing import Any
 
 import embench
 
-_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "albumentations", "segmentation-models-pytorch", "timm", "monai")
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "h5py",
+    "opencv-python-headless",
+    "segmentation-models-pytorch",
+    "timm",
+    "monai",
+)
 
 
 @cache

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embench import results
 from embench.errors import BadInput
 from embench.files import replacing
-from embench.metrics import Counts, count, matched_instances
+from embench.metrics import Counts, count, matched_counts
 from embench.results import Diagnostics, ImageCounts, SnapshotScore
 from embench.store import Volume
 from embench.task import Task
@@ -139,8 +139,7 @@ def _counts(
         for value in scoring.classes:
             plain[value] += found[value]
             if scoring.match_instances:
-                matched = matched_instances(labels_YX == value, truth_YX == value)
-                total[value] += count(matched, truth_YX == value, (1,))[1]
+                total[value] += matched_counts(labels_YX == value, truth_YX == value)
     return (total, plain) if scoring.match_instances else (plain, None)
 
 

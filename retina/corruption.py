@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,7 +60,6 @@ class Corruption(Augmentation):
         super().__post_init__()
         if self.dropout and self.crop < HOLE:
             raise BadInput(f"crop: found {self.crop}; give at least {HOLE}, the edge of a hole, or dropout=False")
-        self._geometry, self._corruption  # noqa: B018 - a wrong argument shows here, not at the first image
 
     @property
     def max_holes(self) -> int:
@@ -68,31 +67,21 @@ class Corruption(Augmentation):
         return max(1, round(32 * min(1.0, self.crop / 224) ** 2))
 
     @cached_property
-    def _geometry(self) -> Any:
-        return augment.compose(
-            augment.horizontal_flip,
-            augment.vertical_flip,
-            lambda: augment.rotate(90),
-            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
+    def _geometry(self) -> augment.Chain:
+        return augment.Chain(
+            augment.HorizontalFlip(),
+            augment.VerticalFlip(),
+            augment.Rotate(90),
+            augment.RandomResizedCrop(self.crop, scale=SCALE, ratio=RATIO),
         )
 
     @cached_property
-    def _corruption(self) -> Any:
-        def holes() -> Any:
-            return augment.albumentations().CoarseDropout(
-                num_holes_range=(1, self.max_holes),
-                hole_height_range=(HOLE, HOLE),
-                hole_width_range=(HOLE, HOLE),
-                fill=0,
-                fill_mask=None,
-                p=0.5,
-            )
-
-        return augment.compose(
-            augment.brightness_contrast if self.brightness_contrast else None,
-            augment.gauss_noise if self.noise else None,
-            augment.gaussian_blur if self.blur else None,
-            holes if self.dropout else None,
+    def _corruption(self) -> augment.Chain:
+        return augment.Chain(
+            augment.RandomBrightnessContrast() if self.brightness_contrast else None,
+            augment.GaussNoise() if self.noise else None,
+            augment.GaussianBlur() if self.blur else None,
+            augment.CoarseDropout(self.max_holes, HOLE) if self.dropout else None,
         )
 
     def batched(self) -> BatchedCorruption:
@@ -128,9 +117,9 @@ class Corruption(Augmentation):
             An array that is not uint8 of shape (Y, X).
         """
         augment.check_grey("image", image_YX)
-        clean_YX = augment.own(augment.apply(self._geometry, rng, image=image_YX)["image"], image_YX)
-        corrupted_YX = augment.apply(self._corruption, rng, image=clean_YX)["image"]
-        return augment.own(corrupted_YX, clean_YX), clean_YX
+        clean_YX, _ = self._geometry(rng, image_YX)
+        corrupted_YX, _ = self._corruption(rng, clean_YX)
+        return corrupted_YX.copy() if corrupted_YX is clean_YX else corrupted_YX, clean_YX
 
 
 class BatchedCorruption(Batched):

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from test_augment import applied, close_to_golden, formula_image, store
+from test_augment import applied, close_to_golden, formula_image, store, watched
 from torch import Tensor
 
 from baselines.views import JITTER, TwoViews
@@ -77,14 +77,11 @@ def close(found: Tensor, expected: np.ndarray) -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_geometry_equals_that_of_one_image(size: tuple[int, int], seed: int) -> None:
     smooth = cv2.GaussianBlur(formula_image(*size), (0, 0), 1.5)
-    corruption = Corruption(64)
+    corruption = watched(Corruption(64))
     _, expected = corruption(smooth, np.random.default_rng(seed))
-    drawn = applied(corruption._geometry.transforms)
+    drawn = applied(corruption)
     flips = ["HorizontalFlip" in drawn, "VerticalFlip" in drawn]
-    radians = 0.0
-    if "Rotate" in drawn:
-        matrix = drawn["Rotate"]["matrix"]
-        radians = math.atan2(matrix[0, 1], matrix[0, 0])
+    radians = math.radians(drawn["Rotate"]["degrees"]) if "Rotate" in drawn else 0.0
     x0, y0, x1, y1 = drawn["RandomResizedCrop"]["crop_coords"]
     row = [*size, *flips, radians, y0, x0, y1 - y0, x1 - x0]
     padded = np.zeros((64, 64), np.uint8)
@@ -166,11 +163,11 @@ def draws() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def library() -> list[dict[str, dict[str, Any]]]:
     """What as many calls of the augmentation of one image drew."""
-    corruption, rng, image = Corruption(64), np.random.default_rng(1), formula_image(64, 50)
+    corruption, rng, image = watched(Corruption(64)), np.random.default_rng(1), formula_image(64, 50)
     seen = []
     for _ in range(DRAWS):
         corruption(image, rng)
-        seen.append(applied([*corruption._geometry.transforms, *corruption._corruption.transforms]))
+        seen.append(applied(corruption))
     return seen
 
 
@@ -203,8 +200,8 @@ def test_geometry_is_drawn_as_by_the_library(draws: dict[str, np.ndarray], libra
     same(draws["x"], x)
     same(draws["y"], y)
     same((draws["x"] + draws["w"] / 2) - 25, 25 - (x + w / 2))  # and symmetric
-    angles = [drawn["Rotate"]["matrix"] for drawn in library if "Rotate" in drawn]
-    same(draws["radians"][draws["radians"] != 0], [math.atan2(matrix[0, 1], matrix[0, 0]) for matrix in angles])
+    turns = [math.radians(drawn["Rotate"]["degrees"]) for drawn in library if "Rotate" in drawn]
+    same(draws["radians"][draws["radians"] != 0], turns)
 
 
 def test_window_falls_back_like_the_library_where_none_fits() -> None:
@@ -227,7 +224,7 @@ def test_grey_values_are_altered_as_by_the_library(draws: dict[str, np.ndarray],
 def test_kernels_and_holes_are_drawn_as_by_the_library(draws: dict[str, np.ndarray], library: list[Any]) -> None:
     edges = (draws["kernel"] > 0).sum(axis=1)
     ours = [np.sum(edges == edge) for edge in (3, 5, 7)]
-    blurred = [drawn["KernelBlur"]["kernel"] for drawn in library if "KernelBlur" in drawn]
+    blurred = [drawn["GaussianBlur"]["kernel"] for drawn in library if "GaussianBlur" in drawn]
     assert stats.chi2_contingency([ours, [blurred.count(edge) for edge in (3, 5, 7)]]).pvalue > 0.001
     tops = draws["holes"][:, 0]
     counts = (tops >= 0).sum(axis=1)
@@ -276,21 +273,21 @@ def test_jitter_equals_that_of_one_image() -> None:
 
 
 def test_views_are_drawn_as_by_the_library() -> None:
-    library, rng, image = TwoViews(32), np.random.default_rng(0), formula_image(40, 32)
+    library, rng, image = watched(TwoViews(32)), np.random.default_rng(0), formula_image(40, 32)
     theirs = []
     for _ in range(600):
         library(image, rng)
-        theirs.append(applied(library._pipeline.transforms))
+        theirs.append(applied(library))
     batched = TwoViews(32).batched()
     rows = np.array([batched.draw_one(rng, 40, 32) for _ in range(600)])
     one, other = np.split(rows, 2, axis=1)
     boxes = np.array([drawn["RandomResizedCrop"]["crop_coords"] for drawn in theirs])
-    matrices = [drawn["Rotate"]["matrix"] for drawn in theirs if "Rotate" in drawn]
+    turns = [math.radians(drawn["Rotate"]["degrees"]) for drawn in theirs if "Rotate" in drawn]
     jitters = [drawn["ColorJitter"] for drawn in theirs]
     for view in (one, other):
         same(view[:, 7] * view[:, 8], np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
         same(view[:, 8] / view[:, 7], np.divide(*(boxes[:, 2:] - boxes[:, :2]).T))
-        same(view[view[:, 4] != 0, 4], [math.atan2(matrix[0, 1], matrix[0, 0]) for matrix in matrices])
+        same(view[view[:, 4] != 0, 4], turns)
         bright_first = view[:, 10] == 0
         low, high = stats.binom.interval(0.999, 600, 0.5)
         assert low <= bright_first.sum() <= high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
 
 from embench.inference import PlaneSum
-from embench.metrics import Counts, ScoreHistogram, count, matched_instances
+from embench.metrics import Counts, ScoreHistogram, count, matched_counts
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXPECTED = json.loads((GOLDEN / "metrics.json").read_text())
@@ -55,10 +56,9 @@ def histogram(scores: NDArray[Any], truth: NDArray[np.bool_]) -> ScoreHistogram:
 @pytest.mark.parametrize("case", range(12))
 def test_2d_iou_equals_the_published_plain_and_instance_matched(golden: dict[str, Any], case: int) -> None:
     prediction, truth = golden["pred2d"][case], golden["gt2d"][case]
-    matched = matched_instances(prediction == 1, truth == 1)
     found = {
         "iou": count(prediction, truth, [1])[1].iou_2d(),
-        "iou_instance_matched": count(matched, truth == 1, [1])[1].iou_2d(),
+        "iou_instance_matched": matched_counts(prediction == 1, truth == 1).iou_2d(),
     }
     assert found == pytest.approx(EXPECTED["2d"][case], abs=1e-9, rel=1e-9)
 
@@ -153,7 +153,7 @@ def test_a_class_absent_from_both_is_agreement_and_flagged() -> None:
 # ---- instance matching
 
 
-def published_matching(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def published_matching(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
     """The per-object loop of the protocol."""
     instances, _ = ndimage.label(prediction, np.ones((3, 3)))
     objects, n_objects = ndimage.label(truth, np.ones((3, 3)))
@@ -161,27 +161,32 @@ def published_matching(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) 
     for label in range(1, n_objects + 1):
         for instance in set(instances[objects == label]) - {0}:
             kept |= instances == instance
-    return kept
+    return count(kept, truth, [True])[True]
 
 
 @given(masks)
 def test_matching_equals_the_per_object_loop(pair: tuple[NDArray[np.bool_], NDArray[np.bool_]]) -> None:
-    assert np.array_equal(matched_instances(*pair), published_matching(*pair))
+    assert matched_counts(*pair) == published_matching(*pair)
 
 
 def test_matching_keeps_diagonal_neighbours_and_drops_what_touches_nothing() -> None:
     prediction = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
     truth = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
-    expected = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
-    assert np.array_equal(matched_instances(prediction, truth), expected)
+    assert matched_counts(prediction, truth) == Counts(tp=1, fp=1, fn=1)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1)])
 def test_matching_works_on_full_and_empty_images_of_any_size(shape: tuple[int, int]) -> None:
-    full, empty = np.ones(shape, bool), np.zeros(shape, bool)
-    assert matched_instances(full, full).all()
-    assert not matched_instances(full, empty).any()
-    assert not matched_instances(empty, full).any()
+    full, empty, size = np.ones(shape, bool), np.zeros(shape, bool), math.prod(shape)
+    assert matched_counts(full, full) == Counts(tp=size)
+    assert matched_counts(empty, full) == Counts(fn=size)
+    assert matched_counts(full, empty) == matched_counts(empty, empty) == Counts()
+
+
+def test_matching_refuses_what_are_no_two_images_of_one_shape() -> None:
+    for pair in ((np.ones((2, 3), bool), np.ones((3, 2), bool)), (np.ones(3, bool), np.ones(3, bool))):
+        with pytest.raises(ValueError, match="two images of one shape"):
+            matched_counts(*pair)
 
 
 # ---- threshold-free diagnostics

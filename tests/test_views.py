@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from test_augment import applied, close_to_golden, formula_image, frequencies_are, geometry, replay, store
+from test_augment import (
+    applied,
+    close_to_golden,
+    formula_image,
+    frequencies_are,
+    geometry,
+    names,
+    nearly_equal,
+    one,
+    replay,
+    store,
+    watched,
+)
 
 from baselines.views import NOISE_VARIANCE, TwoViews
 from embench import augment
@@ -62,13 +74,13 @@ def test_the_generator_alone_decides_whatever_was_drawn_before() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_whole_view_equals_the_plain_formulas(seed: int) -> None:
-    image, views = formula_image(90, 130), TwoViews(56)
+    image, views = formula_image(90, 130), watched(TwoViews(56))
     _, second = views(image, np.random.default_rng(seed))
-    assert np.array_equal(second, replay(views._pipeline.transforms, image, image)[0])
+    assert nearly_equal(second, replay(views._chain, image, image)[0])
 
 
 def test_operations_come_in_the_published_order() -> None:
-    assert [type(operation).__name__ for operation in TwoViews()._pipeline.transforms] == [
+    assert names(TwoViews()._chain) == [
         "Rotate",
         "RandomResizedCrop",
         "ColorJitter",
@@ -80,18 +92,18 @@ def test_operations_come_in_the_published_order() -> None:
 
 
 def test_each_operation_is_applied_at_its_published_p_and_independently() -> None:
-    image, views, rng = formula_image(40, 50), TwoViews(24), np.random.default_rng(0)
+    image, views, rng = formula_image(40, 50), watched(TwoViews(24)), np.random.default_rng(0)
     half = ("Rotate", "SigmaBlur", "HorizontalFlip", "VerticalFlip", "GaussNoise")
     frequencies_are(
-        views._pipeline.transforms,
+        views,
         {"RandomResizedCrop": 1.0, "ColorJitter": 1.0, **dict.fromkeys(half, 0.5)},
         lambda: views(image, rng),
     )
 
 
 def test_a_view_takes_0_2_to_1_of_the_image_in_ratios_3_4_to_4_3_and_turns_it_any_way() -> None:
-    image, views, rng = formula_image(150, 150), TwoViews(16), np.random.default_rng(0)
-    areas, ratios, degrees = geometry(views._pipeline.transforms, lambda: views(image, rng))
+    image, views, rng = formula_image(150, 150), watched(TwoViews(16)), np.random.default_rng(0)
+    areas, ratios, degrees = geometry(views, lambda: views(image, rng))
     assert 0.19 < areas.min() < 0.22
     assert areas.max() > 0.9
     assert 0.73 < ratios.min() < 0.78
@@ -101,11 +113,11 @@ def test_a_view_takes_0_2_to_1_of_the_image_in_ratios_3_4_to_4_3_and_turns_it_an
 
 
 def test_jitter_and_blur_cover_their_ranges() -> None:
-    image, views, rng = formula_image(40, 50), TwoViews(24), np.random.default_rng(0)
+    image, views, rng = formula_image(40, 50), watched(TwoViews(24)), np.random.default_rng(0)
     draws = []
     for _ in range(400):
         views(image, rng)
-        draws.append(applied(views._pipeline.transforms))
+        draws.append(applied(views))
     for factor in ("brightness", "contrast"):
         drawn = [draw["ColorJitter"][factor] for draw in draws]
         assert stats.kstest(drawn, stats.uniform(0.6, 0.8).cdf).pvalue > 0.001
@@ -117,9 +129,8 @@ def test_jitter_and_blur_cover_their_ranges() -> None:
 
 def test_noise_is_faint_with_a_log_uniform_variance() -> None:
     rng, grey = np.random.default_rng(0), np.full((96, 96), 128, np.uint8)
-    pipeline = augment.compose(lambda: augment.faint_gauss_noise(*NOISE_VARIANCE))
-    pipeline.transforms[0].p = 1.0
-    noises = [augment.apply(pipeline, rng, image=grey)["image"].astype(float) - 128 for _ in range(300)]
+    chain = one(augment.GaussNoise(NOISE_VARIANCE, logarithmic=True))
+    noises = [chain(rng, grey)[0].astype(float) - 128 for _ in range(300)]
     sigmas = np.array([noise.std() for noise in noises])
     assert 0.8 < sigmas.min() < 1.0  # grey levels; rounding adds a little
     assert 2.4 < sigmas.max() < 2.7
@@ -134,10 +145,10 @@ def test_the_two_views_are_drawn_independently() -> None:
 
 
 def test_an_even_image_stays_even_but_for_the_noise() -> None:
-    views, rng = TwoViews(32), np.random.default_rng(0)
+    views, rng = watched(TwoViews(32)), np.random.default_rng(0)
     for _ in range(60):
         _, view = views(np.full((50, 40), 150, np.uint8), rng)
-        if "GaussNoise" not in applied(views._pipeline.transforms):
+        if "GaussNoise" not in applied(views):
             assert view.min() == view.max() >= 89
 
 
