@@ -110,16 +110,12 @@ class OneView(Augmentation):
 
     crop: int = 224
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._pipeline  # noqa: B018 - a wrong argument shows here, not at the first image
-
     @cached_property
-    def _pipeline(self) -> Any:
-        return augment.compose(
-            augment.horizontal_flip,
-            augment.vertical_flip,
-            lambda: augment.random_resized_crop(self.crop, scale=SCALE, ratio=RATIO),
+    def _chain(self) -> augment.Chain:
+        return augment.Chain(
+            augment.HorizontalFlip(),
+            augment.VerticalFlip(),
+            augment.RandomResizedCrop(self.crop, scale=SCALE, ratio=RATIO),
         )
 
     def batched(self) -> BatchedViews:
@@ -129,7 +125,7 @@ class OneView(Augmentation):
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray]:
         """Draw the view (crop, crop) of a uint8 image (Y, X) of any size; see :meth:`TwoViews.__call__`."""
         augment.check_grey("image", image_YX)
-        return (augment.own(augment.apply(self._pipeline, rng, image=image_YX)["image"], image_YX),)
+        return (self._chain(rng, image_YX)[0],)
 
 
 class BatchedViews(Batched):
