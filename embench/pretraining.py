@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, dataclass, fields, replace
@@ -268,7 +269,11 @@ class World:
         """Return ``module``, wrapped so that gradients are averaged among the processes."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # The strides of a 1x1 filter can be written in two ways; torch and its reducer take different ones.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # older torch knows no other
+            return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def averaging(self, joined: nn.Module, last: bool) -> AbstractContextManager[None]:
         """Average gradients in the ``last`` backward pass of a step; before it they only add up in each process."""
@@ -826,7 +831,8 @@ def run(
     device : str
         ``auto``: the GPU where there is one.
     threads, workers : int, optional
-        By default all cores: as threads on the CPU, as data workers beside a GPU.
+        By default all cores, shared among the processes of this machine: as threads on the CPU, as data workers
+        beside a GPU.
     data_folder : Path, optional
         Of prepared files (default :func:`embench.store.data_folder`).
     out : Path, optional
@@ -842,7 +848,7 @@ def run(
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
     device = _device(device)
     if workers is None:
-        workers = min(provenance.cores(), 16) if device.startswith("cuda") else 0
+        workers = min(_own_cores(), 16) if device.startswith("cuda") else 0
     with joined_world(device) as world:
         if world.rank == 0:
             open_unlabelled(data, data_folder).close()  # made or packed once
@@ -873,7 +879,7 @@ def run(
                 settings,
                 out or weights_path(method, prepared.spec.name, scale, data_folder, _other(chosen)),
                 device=device,
-                threads=threads or provenance.cores(),
+                threads=threads or _own_cores(),
                 workers=workers,
                 save_every_seconds=save_every_seconds,
                 keep_every=keep_every,
@@ -930,6 +936,11 @@ def _device(name: str) -> str:
     elif name != "cpu":
         raise BadInput(f"--device {name}: use auto, cpu or cuda")
     return name
+
+
+def _own_cores() -> int:
+    """Return this process's part of the cores: all, or an equal part for each that ``torchrun`` started here."""
+    return max(1, provenance.cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextlib.contextmanager
