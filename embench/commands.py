@@ -70,6 +70,7 @@ def _fastest(executor: Executor, device: str) -> str:
 def plan(executor: Local, **asked: Any) -> list[str]:
     """Measure and print how long the trials asked for will take; return the names of their tasks."""
     from embench import forecast
+    from embench.executors.display import duration
     from embench.experiment import Request, choices
 
     request = Request(**_expanded(asked))
@@ -77,7 +78,6 @@ def plan(executor: Local, **asked: Any) -> list[str]:
     device = executor.device(request.device)
     chosen = choices(request, data)
     at_once = min(executor.at_a_time(device, request.threads), len(chosen) * request.seeds)
-    log.info("measuring %d models on %s", len({choice.spec for choice in chosen}), device)
     lines = forecast.forecast(chosen, data, device, request.threads, request.seeds, at_once)
     header = ("task", "model", "trials", "iterations", "s/step", "training", "scoring", "trial", "all trials")
     rows = [
@@ -87,10 +87,10 @@ def plan(executor: Local, **asked: Any) -> list[str]:
             str(line.trials),
             str(line.iterations),
             f"{line.pace.step:.3f}",
-            _duration(line.training),
-            "unknown" if line.scoring is None else _duration(line.scoring),
-            _duration(line.seconds),
-            _duration(line.trials * line.seconds),
+            duration(line.training),
+            "unknown" if line.scoring is None else duration(line.scoring),
+            duration(line.seconds),
+            duration(line.trials * line.seconds),
         )
         for line in lines
     ]
@@ -99,7 +99,7 @@ def plan(executor: Local, **asked: Any) -> list[str]:
     unit = "GPU-hours" if device == "cuda" else "hours of one trial after another"
     wall = forecast.makespan(lines, at_once)
     print(
-        f"{sum(line.trials for line in lines)} trials, {total / 3600:.2f} {unit}, {_duration(wall)} at {at_once} a time"
+        f"{sum(line.trials for line in lines)} trials, {total / 3600:.2f} {unit}, {duration(wall)} at {at_once} a time"
     )
     if without := sorted({line.task for line in lines if line.scoring is None}):
         print(f"without the scoring of {', '.join(without)}: how large the test split is shows when it is prepared")
@@ -173,12 +173,6 @@ def _expanded(asked: dict[str, Any]) -> dict[str, Any]:
     """Let ``tasks`` name suites as well."""
     named = [task for name in asked["tasks"] for task in tasks.SUITES.get(name, (name,))]
     return {**asked, "tasks": list(dict.fromkeys(named))}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def status(folder: Path, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import logging
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ _LARGEST_MEMBER = 2**36
 _UNCHECKED_MEMBER = 2**30
 _LARGEST_RATIO = 10_000
 _MOST_MEMBERS = 2_000_000
+_DEEPEST, _LONGEST_PATH = 100, 1000
+"""Folders in one another, and characters of a path."""
 _SECONDS = 30.0
 
 
@@ -251,7 +254,7 @@ def _odd_members(archive: Path, download: Download) -> str:
                     digest = _digest(stream)
                 if digest != expected:
                     odd.append(f"{name} has SHA-256 {digest}, published {expected}")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # of any of four ways of compression
         odd.append(f"the archive is broken: {error}")
     return "; ".join(odd)
 
@@ -302,6 +305,10 @@ def opened(dataset: Dataset, sources: Sequence[Path], data: Path) -> Iterator[tu
     if absent := [f"{path}: no such file or folder" for path in sources if not path.exists()]:
         raise BadInput(absent)
     sources = [each for source in sources for each in _archives_in(source, dataset) or [source]]
+    if odd := [f"{path}: {_NOT_UNPACKED}" for path in sources if path.is_file() and _is_other_archive(path)]:
+        raise BadInput(odd)
+    for archive in filter(_is_zip, sources):
+        check_archive(archive)
     card = _card(dataset, sources)
     if len(sources) == 1 and sources[0].is_dir():
         yield sources[0], card
@@ -313,13 +320,31 @@ def opened(dataset: Dataset, sources: Sequence[Path], data: Path) -> Iterator[tu
             target = root / source.resolve().name
             while target.exists() or target.is_symlink():
                 target = target.with_name(f"{target.name}~")
-            if source.is_file() and zipfile.is_zipfile(source):
+            if _is_zip(source):
                 unpack(source, target)
             else:
                 target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
         while len(inside := list(root.iterdir())) == 1 and inside[0].is_dir():  # the archive's own outer folder
             root = inside[0]
-        yield root, card
+        try:
+            yield root, card
+        except BadInput as error:  # a path in an archive is told as such, and not by where it was unpacked
+            raise BadInput(
+                [line.replace(f"{name}/", "").replace(name, "the sources") for line in error.lines]
+            ) from None
+
+
+_NOT_UNPACKED = "only zip archives are unpacked here; unpack it by hand and give the folder"
+_OTHER_ARCHIVES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
+
+
+def _is_other_archive(path: Path) -> bool:
+    return path.name.lower().endswith(_OTHER_ARCHIVES)
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether a source is a zip archive, or a broken one."""
+    return path.is_file() and (path.suffix.lower() == ".zip" or zipfile.is_zipfile(path))
 
 
 def _archives_in(source: Path, dataset: Dataset) -> list[Path]:
@@ -363,29 +388,55 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises
     ------
     BadInput
-        One line per fault, before anything is written: paths that lead elsewhere, symbolic links, devices, encrypted
-        or doubled or overlapping entries, declared sizes that are absurd or do not fit on the disk. Also when an
-        entry is damaged; then nothing is left.
+        Whatever :func:`check_archive` finds, and what does not fit on the disk, before anything is written. Also when
+        an entry is damaged; then nothing is left.
     """
+    members = check_archive(archive)
+    check_writable(folder)
     try:
-        with zipfile.ZipFile(archive) as contents:
-            members = [member for member in contents.infolist() if not _is_junk(member.filename)]
-            if faults := list(_unsafe(archive, members)):
-                raise BadInput(faults)
-            check_writable(folder)
-            free = shutil.disk_usage(folder).free
-            if (total := sum(member.file_size for member in members)) > free:
-                raise BadInput(f"{archive}: unpacks to {total} bytes, {free} are free in {folder.parent}; make room")
+        free = shutil.disk_usage(folder).free
+        if (total := sum(member.file_size for member in members)) > free:
+            raise BadInput(f"{archive}: unpacks to {total} bytes, {free} are free in {folder.parent}; make room")
+        with _reading(archive), zipfile.ZipFile(archive) as contents:
             for member in members:
                 target = folder / member.filename
-                if member.is_dir():
+                if _is_folder(member):
                     target.mkdir(parents=True, exist_ok=True)
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with contents.open(member) as source, target.open("xb") as out:
                     shutil.copyfileobj(source, out, 2**20)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+                    if out.tell() != member.file_size:
+                        raise EOFError(f"{member.filename!r} has {out.tell()} bytes, {member.file_size} are declared")
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def check_archive(archive: Path) -> list[zipfile.ZipInfo]:
+    """Return the entries of a zip archive that are to be unpacked, all of which stay in its folder.
+
+    Raises
+    ------
+    BadInput
+        One line per fault: paths that lead elsewhere or that other systems read otherwise, symbolic links, devices,
+        encrypted, doubled or overlapping entries, files in the place of folders, declared sizes that are absurd.
+    """
+    with _reading(archive), zipfile.ZipFile(archive) as contents:
+        members = [member for member in contents.infolist() if not _is_junk(member.filename)]
+    if faults := list(_unsafe(archive, members)):
+        raise BadInput(faults)
+    return members
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Turn whatever the readers of archives raise on a broken one into :class:`BadInput`."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # of any of four ways of compression
         raise BadInput(f"{archive}: cannot be unpacked ({_reason(error)}); fetch it again") from error
 
 
@@ -393,27 +444,39 @@ def _unsafe(archive: Path, members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
     if len(members) > _MOST_MEMBERS:
         yield f"{archive}: {len(members)} entries; at most {_MOST_MEMBERS}"
     seen: set[str] = set()
+    files = {PurePosixPath(member.filename) for member in members if not _is_folder(member)}
     end, last = 0, ""
     for member in sorted(members, key=lambda each: each.header_offset):
         name = member.filename
-        where = f"{archive}: entry {name!r}"
+        where = f"{archive}: entry {name!r:.200}"
         path, windows = PurePosixPath(name), PureWindowsPath(name)
         if path.is_absolute() or windows.drive or windows.root or ".." in windows.parts or not windows.parts:
             yield f"{where} leads out of the folder; refused"
+        if not name.isprintable() or len(member.orig_filename) != len(name):
+            yield f"{where} has control characters or NUL in its name; refused"
+        if len(path.parts) > _DEEPEST or len(name) > _LONGEST_PATH:
+            yield f"{where} is too deep or its path too long; refused"
         mode = member.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             yield f"{where} is a symbolic link or a device; refused"
         if member.flag_bits & 1:
             yield f"{where} is encrypted; unpack it by hand and give the folder"
-        if str(path) in seen:
+        same = unicodedata.normalize("NFC", str(path)).casefold()  # as some file systems see it
+        if same in seen:
             yield f"{where} occurs twice; refused"
-        seen.add(str(path))
+        seen.add(same)
+        if not files.isdisjoint(path.parents):
+            yield f"{where} lies in a folder whose name is that of a file; refused"
         if member.header_offset < end:
-            yield f"{where} overlaps {last!r}; refused"
-        end, last = member.header_offset + 30 + len(name.encode()) + member.compress_size, name
+            yield f"{where} overlaps {last!r:.200}; refused"
+        end, last = member.header_offset + 30 + len(name.encode("utf-8", "replace")) + member.compress_size, name
         is_dense = member.file_size > _UNCHECKED_MEMBER and member.file_size > _LARGEST_RATIO * member.compress_size
         if member.file_size > _LARGEST_MEMBER or is_dense:
             yield f"{where} declares {member.file_size} bytes from {member.compress_size}; refused"
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return member.filename.endswith("/")  # ZipInfo.is_dir fails on an empty name
 
 
 def _is_junk(name: str) -> bool:

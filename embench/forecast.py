@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import tasks
+from embench.console import tracked
 from embench.errors import BadInput
 from embench.experiment import Choice
 from embench.model import TorchModel
@@ -35,7 +36,7 @@ from embench.store import Prepared, Volume, prepared_path
 from embench.task import Task
 
 WARM_UP, SECONDS, MOST_STEPS = 2, 6.0, 20
-"""Steps not timed, and when to stop timing: after so many seconds or steps."""
+"""Steps not timed (one, if it is as long as all that is to be timed), and when to stop timing: seconds, steps."""
 LONG_STEP = 10.0
 """Seconds; a longer step is extrapolated from steps on a small batch."""
 SMALL_BATCHES = (2, 4)
@@ -132,11 +133,11 @@ def forecast(choices: Sequence[Choice], data: Path, device: str, threads: int, s
     measure = partial(_measure, data=data, device=device, threads=threads)
     parts = [(choice.spec, choice.task, choice.recipe) for choice in distinct.values()]
     if jobs == 1:
-        found = [measure(part) for part in parts]
+        found = list(tracked(map(measure, parts), len(parts), "measured"))
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, context) as pool:
-            found = list(pool.map(measure, parts))
+            found = list(tracked(pool.map(measure, parts), len(parts), "measured"))
     paces = dict(zip(distinct, found, strict=True))
     return [_line(choice, paces[_kind(choice)], scored_shapes(choice.task, data), seeds) for choice in choices]
 
@@ -288,8 +289,11 @@ def _extrapolated(step_of: Any, batch: int) -> float:
 
 
 def _seconds_per_step(training: Any, device: Any) -> float:
+    started = time.perf_counter()
     for _ in range(WARM_UP):
         training.step()
+        if time.perf_counter() - started > SECONDS:
+            break
     _wait(device)
     started = time.perf_counter()
     done = 0

@@ -154,7 +154,7 @@ def prepare(asked: OwnData, folder: Path | None = None, *, force: bool = False) 
     except BadInput as error:
         if any(": label values" in line for line in error.lines):
             hint = "--classes names the values as masks hold them, as in 0:background,255:er; nothing is thresholded"
-            raise BadInput([*error.lines, hint]) from None
+            raise BadInput([*error.lines[:-1], f"{error.lines[-1]}; {hint}"]) from None
         raise
     return asked.name, path, True
 

@@ -209,6 +209,11 @@ def rng(stream: Stream, purpose: int, *place: int) -> np.random.Generator:
     return np.random.default_rng([*stream, purpose, *place])
 
 
+def stream_of(method: Pretraining, data: str, seed: int) -> Stream:
+    """Return the beginning of every stream of a run; a method's own network need not be named."""
+    return entropy("/".join(["pretraining", method.name, data, *filter(None, [_other(method)])]), seed)
+
+
 Key = tuple[int, int, int]
 
 
@@ -487,8 +492,7 @@ def pretrain(
     where = torch.device(device)
     check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
 
-    own = (method.name, data.spec.name, _other(method))
-    stream = entropy("/".join(["pretraining", *filter(None, own)]), settings.seed)
+    stream = stream_of(method, data.spec.name, settings.seed)
     claimed = claim.claimed(claim_path) if world.rank == 0 else nullcontext()
     with claimed, interrupt.deferred() as stop, _torch(threads, where), determinism.deterministic(where, deterministic):
         if world.agreed(is_done()):  # another has just made it, or was killed when it had

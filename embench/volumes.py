@@ -85,8 +85,9 @@ class Stored:
         depth, height, width = shape
         if dtype.kind not in "biuf":
             raise BadInput(f"{origin}: voxels of type {dtype}; expected numbers")
-        if height * width * dtype.itemsize > _LARGEST_SECTION:
-            raise BadInput(f"{origin}: declares sections of {height} x {width} {dtype}; over {_LARGEST_SECTION} bytes")
+        if height * width * dtype.itemsize * channels > _LARGEST_SECTION:
+            said = f"{height} x {width} {dtype}" + (f" with {channels} channels" if channels > 1 else "")
+            raise BadInput(f"{origin}: declares sections of {said}; over {_LARGEST_SECTION} bytes")
         self.origin, self.shape, self.dtype, self.voxel_size = origin, shape, dtype, voxel_size
         self.is_indexed, self.channels = is_indexed, channels
         self._read, self.together = read, max(1, min(together, depth))
@@ -478,15 +479,15 @@ def _png(file: Path) -> Stored:
 
     def read(start: int, stop: int) -> NDArray[Any]:
         del start, stop
-        with Image.open(file) as picture:
+        with Image.open(file, formats=["PNG"]) as picture:
             return np.asarray(picture)[None]
 
-    with Image.open(file) as picture:
+    with Image.open(file, formats=["PNG"]) as picture:
         width, height = picture.size
         dtype = {"1": np.bool_, "I;16": np.uint16, "I": np.int32, "F": np.float32}.get(picture.mode, np.uint8)
-        check_declared(file, width * height, file.stat().st_size)
         is_indexed = picture.mode == "P" and not _is_grey_ramp(picture.getpalette() or [])
         channels = len(picture.getbands())
+        check_declared(file, width * height * channels * np.dtype(dtype).itemsize, file.stat().st_size)
     return Stored(str(file), (1, height, width), np.dtype(dtype), read, is_indexed=is_indexed, channels=channels)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import BaseModel, TypeAdapter
@@ -29,6 +29,8 @@ from leaderboard import workers
 
 log = logging.getLogger(__name__)
 
+_BATCH = 1000
+"""Files after which new entries are committed."""
 _UNSETTLED = 2 * 10**9
 """Nanoseconds after a change in which another could have the same time: coarse file systems count in seconds."""
 
@@ -47,70 +49,36 @@ class Kept:
         Names of the test images or volumes of the last snapshot.
     image_scores : tuple of float
         Score on each of them.
+    digest : str
+        Of everything in the file.
     """
 
     result: TrialResult
     curve: tuple[tuple[int, float], ...]
     images: tuple[str, ...]
     image_scores: tuple[float, ...]
+    digest: str
 
 
 def keep(result: TrialResult) -> Kept:
     """Return what the board keeps of a result."""
     shared, own = _parts(result)
-    return _joined(_Shared.model_validate_json(shared), _Own.model_validate_json(own))
+    return _joined(_Shared.model_validate_json(shared), _Own.model_validate_json(own), result.digest)
 
 
-class Memory:
-    """Results read before, in one SQLite file per set of folders, beside the prepared data.
+class Database:
+    """An SQLite file that spares work and nothing else.
 
-    It holds what was read the last time and nothing else. A file whose inode, size and times are those of the last
-    time is not opened: no content can change without its time of change (``ctime``), unless that lies so near to the
-    reading that the clock could not tell them apart; then the file is read again. Where the memory cannot be used (a
-    full disk, another build at the same moment), files are read anew, and a line says so.
+    Where it cannot be used (a full disk, another build at the same moment), a line says so and it holds nothing.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
-        name = hashlib.sha256("\n".join(str(folder.resolve()) for folder in folders).encode()).hexdigest()[:16]
-        self.path = data_folder() / ".leaderboard" / f"{name}.sqlite"
+    TABLES: tuple[str, ...]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._database: sqlite3.Connection | None = None
 
-    def read(self, paths: Sequence[Path]) -> list[Kept | list[str]]:
-        """Return what the board keeps of each result file, or the lines that say why the file cannot be used.
-
-        As :func:`embench.results.load` reads them; what cannot be used is not remembered.
-        """
-        code = _code()
-        seen, known = self._seen(), self._known()
-        keys: dict[Path, bytes] = {}
-        marks: dict[Path, tuple[int, ...]] = {}
-        unknown = []
-        for path in paths:
-            mark = marks[path] = _mark(path)
-            before, key = seen.get(str(path), ((), b""))
-            if mark and mark == before and key in known:
-                keys[path] = key
-            else:
-                unknown.append(path)
-        new: dict[bytes, tuple[str, str]] = {}
-        faults: dict[Path, list[str]] = {}
-        for path, (key, parts, lines) in zip(
-            unknown, workers.each(lambda path: _read(path, code, known), unknown), strict=True
-        ):
-            keys[path], faults[path] = key, lines
-            if parts is not None:
-                new[key] = known[key] = parts
-        shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in keys.values() if key}}
-        own = _OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in keys.values() if key)}]")
-        found: list[Kept | list[str]] = []
-        joined = iter(own)
-        kept = {path: _joined(shared[known[key][0]], next(joined)) for path, key in keys.items() if key}
-        for path in paths:
-            found.append(kept[path] if path in kept else faults[path])
-        self._remember(new, keys, marks)
-        return found
-
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -130,55 +98,110 @@ class Memory:
         if self._database is not None:
             self._database.close()
 
-    def _open(self) -> None:
-        self._database = sqlite3.connect(self.path)
-        self._database.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, shared TEXT, own TEXT)")
-        self._database.execute("CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, mark TEXT, key BLOB)")
-
-    def _seen(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
-        rows = self._all("SELECT path, mark, key FROM seen")
-        return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
-
-    def _known(self) -> dict[bytes, tuple[str, str]]:
-        return {key: (shared, own) for key, shared, own in self._all("SELECT key, shared, own FROM kept")}
-
-    def _all(self, query: str) -> list[Any]:
+    def all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return every row that a query finds."""
         if self._database is None:
             return []
         try:
-            return self._database.execute(query).fetchall()
+            return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
             self._give_up(error)
             return []
 
-    def _remember(
-        self,
-        new: Mapping[bytes, tuple[str, str]],
-        keys: Mapping[Path, bytes],
-        marks: Mapping[Path, tuple[int, ...]],
-    ) -> None:
+    def change(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Execute a statement for every row, all or nothing."""
         if self._database is None:
             return
-        seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
-        used = {(key,) for key in keys.values()}
         try:
             with self._database:
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", ((key, *parts) for key, parts in new.items())
-                )
-                stored = set(self._database.execute("SELECT key FROM kept"))
-                self._database.executemany("DELETE FROM kept WHERE key = ?", stored - used)
-                before = set(self._database.execute("SELECT path, mark, key FROM seen"))
-                self._database.executemany("DELETE FROM seen WHERE path = ?", ((row[0],) for row in before - seen))
-                self._database.executemany("INSERT INTO seen VALUES (?, ?, ?)", seen - before)
+                self._database.executemany(statement, rows)
         except sqlite3.Error as error:
             self._give_up(error)
 
+    def _open(self) -> None:
+        self._database = sqlite3.connect(self.path)
+        # After a power cut it may be broken; it is then made anew.
+        self._database.execute("PRAGMA synchronous = OFF")
+        for table in self.TABLES:
+            self._database.execute(table)
+
     def _give_up(self, error: Exception) -> None:
-        log.info("%s: %s; results are read anew", self.path, error)
+        log.info("%s: %s; what it would spare is done anew", self.path, error)
         if self._database is not None:
             self._database.close()
         self._database = None
+
+
+class Memory(Database):
+    """Results read before, in one file per set of folders, beside the prepared data.
+
+    It holds what was read the last time and nothing else. A file whose inode, size and times are those of the last
+    time is not opened: no content can change without its time of change (``ctime``), unless that lies so near to the
+    reading that the clock could not tell them apart; then the file is read again.
+    """
+
+    TABLES = (
+        "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, shared TEXT, own TEXT)",
+        "CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, mark TEXT, key BLOB)",
+    )
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        name = hashlib.sha256("\n".join(str(folder.resolve()) for folder in folders).encode()).hexdigest()[:16]
+        super().__init__(data_folder() / ".leaderboard" / f"{name}.sqlite")
+
+    def read(self, paths: Sequence[Path]) -> list[Kept | list[str]]:
+        """Return what the board keeps of each result file, or the lines that say why the file cannot be used.
+
+        As :func:`embench.results.load` reads them; what cannot be used is not remembered.
+        """
+        code = _code()
+        seen, known = self._seen(), self._known()
+        keys: dict[Path, bytes] = {}
+        marks: dict[Path, tuple[int, ...]] = {}
+        unknown = []
+        for path in paths:
+            mark = marks[path] = _mark(path)
+            before, key = seen.get(str(path), ((), b""))
+            if mark and mark == before and key in known:
+                keys[path] = key
+            else:
+                unknown.append(path)
+        new: list[tuple[bytes, str, str]] = []
+        faults: dict[Path, list[str]] = {}
+        for path, (key, parts, lines) in zip(
+            unknown, workers.each(lambda path: _read(path, code, known), unknown), strict=True
+        ):
+            keys[path], faults[path] = key, lines
+            if parts is not None:
+                known[key] = parts
+                new.append((key, *parts))
+            if len(new) >= _BATCH:
+                self.change("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", new)
+                new.clear()
+        self.change("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", new)
+        shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in keys.values() if key}}
+        own = _OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in keys.values() if key)}]")
+        usable = [(path, key) for path, key in keys.items() if key]
+        kept = {
+            path: _joined(shared[known[key][0]], each, key.hex()) for (path, key), each in zip(usable, own, strict=True)
+        }
+        self._remember(keys, marks)
+        return [kept[path] if path in kept else faults[path] for path in paths]
+
+    def _seen(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
+        rows = self.all("SELECT path, mark, key FROM seen")
+        return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
+
+    def _known(self) -> dict[bytes, tuple[str, str]]:
+        return {key: (shared, own) for key, shared, own in self.all("SELECT key, shared, own FROM kept")}
+
+    def _remember(self, keys: Mapping[Path, bytes], marks: Mapping[Path, tuple[int, ...]]) -> None:
+        used = {(key,) for key in keys.values()}
+        self.change("DELETE FROM kept WHERE key = ?", set(self.all("SELECT key FROM kept")) - used)
+        seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
+        before = set(self.all("SELECT path, mark, key FROM seen"))
+        self.change("DELETE FROM seen WHERE path = ?", ((path,) for path, _, _ in before - seen))
+        self.change("INSERT INTO seen VALUES (?, ?, ?)", seen - before)
 
 
 def _mark(path: Path) -> tuple[int, ...]:
@@ -264,9 +287,9 @@ def _parts(result: TrialResult) -> tuple[str, str]:
     return shared.model_dump_json(), own.model_dump_json()
 
 
-def _joined(shared: _Shared, own: _Own) -> Kept:
+def _joined(shared: _Shared, own: _Own, digest: str) -> Kept:
     facts = {name: getattr(own, name) for name in _COMMON} | {"snapshots": () if own.final is None else (own.final,)}
-    return Kept(shared.result.model_copy(update=facts), own.curve, shared.images, own.image_scores)
+    return Kept(shared.result.model_copy(update=facts), own.curve, shared.images, own.image_scores, digest)
 
 
 @cache

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from leaderboard import statistics, table
+from leaderboard import statistics
 from leaderboard.statistics import Floats, Pairs
 from leaderboard.table import Cell, Column
 
@@ -25,14 +27,22 @@ class Pairings:
     cells : mapping of column key to row to Cell
     tests : mapping of column key to Pairs
         Over seeds, rows in the order of ``cells``.
+    by_image : mapping of column key to (int, ndarray)
+        Number of test images, and p of the signed-rank test over them for every pair of rows.
     """
 
     def __init__(
-        self, columns: Sequence[Column], cells: Mapping[Key, Mapping[str, Cell]], tests: Mapping[Key, Pairs]
+        self,
+        columns: Sequence[Column],
+        cells: Mapping[Key, Mapping[str, Cell]],
+        tests: Mapping[Key, Pairs],
+        by_image: Mapping[Key, tuple[int, Floats]],
     ) -> None:
         self.columns = columns
         self.cells = cells
         self.tests = tests
+        self.by_image = by_image
+        self.rows = sorted({row for by_row in cells.values() for row in by_row})
 
     @cached_property
     def adjusted(self) -> dict[Key, Floats]:
@@ -50,10 +60,33 @@ class Pairings:
         return found
 
     @cached_property
-    def by_image(self) -> dict[Key, tuple[int, Floats]]:
-        """Number of test images, and p of the signed-rank test over them, by column."""
-        images = {key: table.image_table(list(cells.values())) for key, cells in self.cells.items()}
-        return {key: (scores.shape[1], statistics.signed_rank_all(scores)) for key, scores in images.items()}
+    def over_tasks(self) -> dict[Key, dict[str, Floats]]:
+        """What is over all tasks of a pair, real or synthetic ones, shape (rows, rows) in the order of ``rows``.
+
+        By column ``p_holm``, adjusted over the tasks, and ``improvement`` with its ends.
+        """
+        found: dict[Key, dict[str, Floats]] = {}
+        places = {row: k for k, row in enumerate(self.rows)}
+        for synthetic in (False, True):
+            family = [column.key for column in self.columns if column.synthetic == synthetic]
+            if not family:
+                continue
+            p, delta = (np.full((len(family), len(places), len(places)), nan) for _ in range(2))
+            n = np.full((len(family), len(places)), nan)
+            for k, key in enumerate(family):
+                at = [places[row] for row in self.cells[key]]
+                n[k, at] = np.where(self.tests[key].n > 0, self.tests[key].n, nan)
+                p[k][np.ix_(at, at)] = self.tests[key].p
+                delta[k][np.ix_(at, at)] = self.tests[key].delta
+            adjusted = statistics.holm(p, axis=0)
+            with np.errstate(divide="ignore", invalid="ignore"):  # pairs without a task in common
+                ends = statistics.improvement_interval((delta + 1) / 2, n[:, :, None], n[:, None, :])
+            for k, key in enumerate(family):
+                at = [places[row] for row in self.cells[key]]
+                tables = (adjusted[k], *ends)
+                names = ("p_holm", "improvement", "improvement_low", "improvement_high")
+                found[key] = {name: table[np.ix_(at, at)] for name, table in zip(names, tables, strict=True)}
+        return found
 
     def against(self, row: str) -> pd.DataFrame:
         """Return one line per other row and shared column.
@@ -67,37 +100,25 @@ class Pairings:
             tasks of the pair, ``p_holm_all`` for all pairs and tasks; ``improvement`` (``_low`` to ``_high``): the
             probability that a run of the row beats one of the other on the pair's tasks, real or synthetic ones.
         """
-        parts = [self._on(column, row) for column in self.columns if len(self._scores(column, row))]
-        if not parts or not sum(map(len, parts)):
+        parts = [self._on(column, row) for column in self.columns if row in self.cells[column.key]]
+        parts = [part for part in parts if len(part["m"])]
+        if not parts:
             return pd.DataFrame(columns=["other"])
-        frame = pd.concat(parts, ignore_index=True)
-        pair = pd.factorize(pd.MultiIndex.from_frame(frame[["other", "synthetic"]]))[0]
-        task = pd.factorize(frame["page"])[0]
-        p, a12, m = (np.full((task.max() + 1, pair.max() + 1), nan) for _ in range(3))
-        p[task, pair], a12[task, pair], m[task, pair] = frame["p"], frame["a12"], frame["m"]
-        n = np.full(task.max() + 1, nan)
-        n[task] = frame["n"]
-        frame["p_holm"] = statistics.holm(p, axis=0)[task, pair]
-        for name, values in zip(
-            ("", "_low", "_high"), statistics.improvement_interval(a12, n[:, None], m), strict=True
-        ):
-            frame[f"improvement{name}"] = values[pair]
-        return frame
+        return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, copy=False)
 
     def said(self, row: str, frame: pd.DataFrame) -> dict[str, str]:
         """Return in a sentence or two how the row does against each other one, from its lines."""
         if not len(frame):
             return {}
-        different = frame["verdict"] == "different"
-        counts = pd.DataFrame(
-            {
-                "tasks": 1,
-                "better": different & (frame["delta"] > 0),
-                "worse": different & (frame["delta"] < 0),
-                "small": frame["verdict"] == "n too small",
-            }
+        others, names = pd.factorize(frame["other"])
+        different, delta = (frame["verdict"] == "different").to_numpy(), frame["delta"].to_numpy()
+        kinds_of = (
+            np.ones(len(frame)),
+            different & (delta > 0),
+            different & (delta < 0),
+            frame["verdict"] == "n too small",
         )
-        counts = counts.groupby(frame["other"], sort=False).sum()
+        counts = zip(names, *(np.bincount(others, kind).astype(int).tolist() for kind in kinds_of), strict=True)
         kinds = frame.drop_duplicates(["other", "synthetic"])
         chances: dict[str, list[str]] = {}
         for other, synthetic, *ends in zip(
@@ -113,45 +134,67 @@ class Pairings:
             f"worse on {worse}, not distinguished on {tasks - better - worse - small}"
             + (f", with too few seeds on {small}" if small else "")
             + f". Probability of improvement: {', '.join(chances[other])}."
-            for other, tasks, better, worse, small in counts.itertuples()
+            for other, tasks, better, worse, small in counts
         }
 
-    def _scores(self, column: Column, row: str) -> Floats:
-        cell = self.cells[column.key].get(row)
-        return np.empty(0) if cell is None else cell.scores
+    @cached_property
+    def _centres(self) -> dict[Key, tuple[Floats, Floats]]:
+        """Means and medians of all rows, by column."""
+        return {
+            key: (
+                np.array([cell.mean for cell in cells.values()]),
+                np.array([cell.summary["median"] for cell in cells.values()]),
+            )
+            for key, cells in self.cells.items()
+        }
 
-    def _on(self, column: Column, row: str) -> pd.DataFrame:
-        cells, tests = self.cells[column.key], self.tests[column.key]
+    def _on(self, column: Column, row: str) -> dict[str, NDArray[Any]]:
+        cells, tests, over_tasks = self.cells[column.key], self.tests[column.key], self.over_tasks[column.key]
         images, p_images = self.by_image[column.key]
+        means, medians = self._centres[column.key]
+        names = np.array(list(cells), object)
         own = list(cells).index(row)
         paired = p_images[own]
         decided = np.where(paired < statistics.LEVEL, "different", "not distinguished")
         if statistics.smallest_signed_p(images) >= statistics.LEVEL:
             decided = np.full(len(cells), "n too small")
-        part = pd.DataFrame(
-            {
-                "other": list(cells),
-                "task": column.label,
-                "page": column.slug,
-                "synthetic": column.synthetic,
-                "n": tests.n[own],
-                "m": tests.n,
-                "mean": cells[row].mean,
-                "other_mean": [cell.mean for cell in cells.values()],
-                "median": cells[row].summary["median"],
-                "other_median": [cell.summary["median"] for cell in cells.values()],
-                "shift": tests.shift[own],
-                "low": tests.low[own],
-                "high": tests.high[own],
-                "p": tests.p[own],
-                "p_holm_all": self.adjusted[column.key][own],
-                "delta": tests.delta[own],
-                "a12": (tests.delta[own] + 1) / 2,
-                "verdict": tests.verdicts(own),
-                "stars": tests.stars(own),
-                "images": images,
-                "p_images": paired if images > 1 else nan,
-                "verdict_images": np.where(np.isnan(paired), "", decided),
-            }
-        )
-        return part[(part["m"] > 0) & (part["other"] != row)]
+        one = {
+            "task": column.label,
+            "page": column.slug,
+            "synthetic": column.synthetic,
+            "n": tests.n[own],
+            "mean": means[own],
+            "median": medians[own],
+            "images": images,
+        }
+        many = {
+            "other": names,
+            "m": tests.n,
+            "other_mean": means,
+            "other_median": medians,
+            "shift": tests.shift[own],
+            "low": tests.low[own],
+            "high": tests.high[own],
+            "p": tests.p[own],
+            "p_holm_all": self.adjusted[column.key][own],
+            "delta": tests.delta[own],
+            "a12": (tests.delta[own] + 1) / 2,
+            "verdict": tests.verdicts(own).astype(object),
+            "stars": tests.stars(own).astype(object),
+            "p_images": paired if images > 1 else np.full(len(cells), nan),
+            "verdict_images": np.where(np.isnan(paired), "", decided).astype(object),
+            **{name: values[own] for name, values in over_tasks.items()},
+        }
+        chosen = (tests.n > 0) & (names != row) if tests.n[own] else np.zeros(len(cells), bool)
+        count = int(chosen.sum())
+        filled = {
+            name: np.full(count, value, object if isinstance(value, str) else None) for name, value in one.items()
+        }
+        return {name: filled[name] if name in filled else many[name][chosen] for name in _FIELDS}
+
+
+_FIELDS = (
+    *("other", "task", "page", "synthetic", "n", "m", "mean", "other_mean", "median", "other_median"),
+    *("shift", "low", "high", "p", "p_holm", "p_holm_all", "delta", "a12", "verdict", "stars"),
+    *("images", "p_images", "verdict_images", "improvement", "improvement_low", "improvement_high"),
+)

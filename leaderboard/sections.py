@@ -20,6 +20,7 @@ from embench.errors import BadInput
 from embench.files import sha256, write_atomic
 from embench.results import digest_of
 from embench.store import Prepared, Volume, prepared_path
+from leaderboard.made import mark
 from leaderboard.table import Cell, Column, Trial
 
 LARGEST_SIDE = 640
@@ -76,6 +77,15 @@ class Sections:
     note: str = ""
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def files(self) -> list[str]:
+        """Every picture."""
+        found: set[str | None] = set()
+        for section in self.sections:
+            found |= {section.image, section.truth}
+            found |= {file for each in section.predictions.values() for file in (each.prediction, each.error)}
+        return sorted(file for file in found if file)
+
 
 def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -> Sections:
     """Write the pictures of a column's stored sections under ``out`` and return what there is.
@@ -106,6 +116,13 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
     drawn.keep()
     made.sections = [found[key] for key in sorted(found)]
     return made
+
+
+def sources(columns: Sequence[Column], trials: Sequence[Trial], data: Path | None) -> list[Any]:
+    """Return what changes when any file does from which pictures are made."""
+    prepared = sorted({column.task for column in columns})
+    stored = [trial.path.parent / name for trial in trials for name in trial.result.sections]
+    return [mark(path) for path in [*(prepared_path(task, data) for task in prepared), *stored]]
 
 
 class _Drawn:

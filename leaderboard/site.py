@@ -6,8 +6,8 @@ import io
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from math import isnan, nan
 from pathlib import Path
@@ -20,7 +20,8 @@ from markupsafe import Markup
 
 from embench.files import write_atomic
 from embench.results import ModelCard
-from leaderboard import export, figures, sections, statistics, table
+from leaderboard import export, figures, sections, statistics, table, workers
+from leaderboard.made import Made
 from leaderboard.pairs import Pairings
 from leaderboard.published import published_for
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
@@ -28,7 +29,11 @@ from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
 ASSETS = ("site.css", "site.js", "icon.svg")
 _TEMPLATES = Path(__file__).parent / "templates"
 
+Key = tuple[str, str]
+
 MOST_IN_DIAGRAM = 24
+FEW = 1000
+"""Trials up to which a single process is quicker."""
 CLEARLY_DIFFERENT = 0.05
 """Cells whose IoU at the threshold chosen on training images differs by this much show both."""
 
@@ -39,6 +44,12 @@ class Content:
 
     trials: Sequence[Trial]
     refused: Sequence[str]
+    made: Made = field(default_factory=lambda: Made(Path()))
+
+    @property
+    def fewest(self) -> int | None:
+        """From how many tables on several processes compute them."""
+        return 2 if len(self.trials) > FEW else None
 
     @cached_property
     def boards(self) -> list[Board]:
@@ -74,7 +85,17 @@ class Content:
     @cached_property
     def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
         """Ranking by board and measure."""
-        return {(board.slug, measure): _rank(board, measure) for board in self.boards for measure in MEASURES}
+        asked = [(board, measure) for board in self.boards for measure in MEASURES]
+        found = workers.each(lambda each: _rank(*each), asked, self.fewest)
+        return {(board.slug, measure): ranking for (board, measure), ranking in zip(asked, found, strict=True)}
+
+    @cached_property
+    def standings(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Lines of the rankings by the protocol's score, by board and row."""
+        return {
+            board.slug: {str(line["row"]): line for line in _lines(self.rankings[board.slug, "score"])}
+            for board in self.boards
+        }
 
     @cached_property
     def rows(self) -> list[str]:
@@ -92,20 +113,34 @@ class Content:
         return {row: k for k, row in enumerate(self.rows)}
 
     @cached_property
-    def pairs(self) -> dict[Measure, dict[tuple[str, str], statistics.Pairs]]:
+    def pairs(self) -> dict[Measure, dict[Key, statistics.Pairs]]:
         """Every pair of rows compared, by measure and column; rows in the order of ``by_column``."""
-        return {
-            measure: {
-                key: statistics.compare_all([cell.values(measure) for cell in cells.values()])
-                for key, cells in self.by_column.items()
-            }
-            for measure in MEASURES
-        }
+        places = [(measure, column.key) for measure in MEASURES for column in self.columns]
+        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
+        found = self.made.arrays(
+            [["pairs", each] for each in samples],
+            lambda k: vars(statistics.compare_all(samples[k])),
+            self.fewest,
+        )
+        pairs: dict[Measure, dict[Key, statistics.Pairs]] = {measure: {} for measure in MEASURES}
+        for (measure, key), arrays in zip(places, found, strict=True):
+            pairs[measure][key] = statistics.Pairs(**arrays)
+        return pairs
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
-        return Pairings(self.columns, self.by_column, self.pairs["score"])
+        images = [table.image_table(list(self.by_column[column.key].values())) for column in self.columns]
+        found = self.made.arrays(
+            [["images", each] for each in images],
+            lambda k: {"p": statistics.signed_rank_all(images[k])},
+            self.fewest,
+        )
+        by_image = {
+            column.key: (scores.shape[1], tests["p"])
+            for column, scores, tests in zip(self.columns, images, found, strict=True)
+        }
+        return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
 
 
 def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
@@ -125,23 +160,85 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
     list of str
         Faults found on the way (section pictures that could not be used).
     """
-    content = Content(trials, refused)
-    site = _Site(out)
-    for name in ASSETS:
-        site.put(name, (_TEMPLATES / name).read_bytes())
-    everything = site.table("trials", table.frame(trials))
-    pictures = {
-        column.key: sections.make(column, content.by_column[column.key], out, data) for column in content.columns
-    }
-    faults = [fault for made in pictures.values() for fault in made.faults]
-    site.page("index.html", "index.html", **_index(content, site), everything=everything)
-    for column in content.columns:
-        site.page(f"task/{column.slug}.html", "task.html", **_task(content, site, column, pictures[column.key]))
-    for row in content.rows:
-        site.page(f"model/{table.slug(row)}.html", "model.html", **_model(content, site, row))
-        site.page(f"compare/{table.slug(row)}.html", "compare.html", **_compare(content, site, row))
-    site.page("about.html", "about.html", fewest=table.FEWEST_SEEDS, faults=faults, refused=refused)
+    with Made(out) as made:
+        content = Content(trials, refused, made)
+        whole = [[trial.record for trial in trials], refused, [_facts_of(column) for column in content.columns]]
+        whole.append(sections.sources(content.columns, trials, data))
+        faults = made.facts("site", whole)
+        if faults is not None and made.is_whole():
+            return list(faults)
+        pictures = {
+            column.key: sections.make(column, content.by_column[column.key], out, data) for column in content.columns
+        }
+        faults = [fault for each in pictures.values() for fault in each.faults]
+        parts = _parts(content, pictures, faults)
+        left = [part for part in parts if made.facts(part.name, part.of) is None]
+        if left:
+            content.pairings.against(content.rows[0])  # so that what all of them need is there before they part
+        site = _Site(out)
+        for part, files in zip(left, workers.each(lambda part: site.write(part), left), strict=True):
+            made.note(part.name, part.of, files)
+        made.note("site", whole, [file for each in pictures.values() for file in each.files], faults)
+        made.keep_only(["site", *(part.name for part in parts)])
     return faults
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A page or a file of its own: ``of`` is everything it is made from, ``write`` writes it and its downloads."""
+
+    name: str
+    of: Any
+    write: Callable[[_Site], None]
+
+
+def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: list[str]) -> list[_Part]:
+    everything = [[trial.record for trial in content.trials], content.refused, list(map(_facts_of, content.columns))]
+
+    def index(site: _Site) -> None:
+        site.page("index.html", "index.html", **_index(content, site))
+
+    def about(site: _Site) -> None:
+        site.page("about.html", "about.html", fewest=table.FEWEST_SEEDS, faults=faults, refused=content.refused)
+
+    def assets(site: _Site) -> None:
+        for name in ASSETS:
+            site.put(name, (_TEMPLATES / name).read_bytes())
+
+    def task(column: Column) -> _Part:
+        name, shown = f"task/{column.slug}.html", pictures[column.key]
+        cells = [[row, *_records(cell.trials)] for row, cell in content.by_column[column.key].items()]
+        rows = [{**_row(content, row), "hours": None, "gpu_hours": None} for row, *_ in cells]
+        of = [_facts_of(column), cells, rows, asdict(shown)]
+        return _Part(name, of, lambda site: site.page(name, "task.html", **_task(content, site, column, shown)))
+
+    def model(row: str) -> _Part:
+        name, trials = f"model/{table.slug(row)}.html", content.by_row[row]
+        columns = [_facts_of(column) for column in content.columns if row in content.by_column[column.key]]
+        of = [row, _records(trials), columns, _standing_on_boards(content, row)]
+        return _Part(name, of, lambda site: site.page(name, "model.html", **_model(content, site, row)))
+
+    def compare(row: str) -> _Part:
+        name = f"compare/{table.slug(row)}.html"
+        of = [everything, row]
+        return _Part(name, of, lambda site: site.page(name, "compare.html", **_compare(content, row)))
+
+    return [
+        _Part("index.html", everything, index),
+        *map(task, content.columns),
+        *map(model, content.rows),
+        *map(compare, content.rows),
+        _Part("about.html", [faults, list(content.refused)], about),
+        _Part("assets", [], assets),
+    ]
+
+
+def _records(trials: Iterable[Trial]) -> list[str]:
+    return [trial.record for trial in trials]
+
+
+def _facts_of(column: Column) -> list[Any]:
+    return [column.slug, column.label, column.synthetic, None if column.facts is None else asdict(column.facts)]
 
 
 # ---- pages
@@ -155,6 +252,7 @@ def _index(content: Content, site: _Site) -> dict[str, Any]:
         "tasks": [_column(column) for column in content.columns],
         "filters": _filters(content),
         "any_real": any(board.kind != "synthetic" for board in content.boards),
+        "everything": site.table("trials", table.frame(content.trials)),
     }
 
 
@@ -243,7 +341,6 @@ def _rank(board: Board, measure: Measure) -> pd.DataFrame:
 def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the lines of a ranking by row, best first, with letter of the tie group and bar of the intervals."""
     span = _span(ranking)
-    lines: list[dict[Any, Any]] = ranking.to_dict("records")
     return {
         line["row"]: {
             **line,
@@ -252,8 +349,12 @@ def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
                 line["mean"], (line["low"], line["high"]), (line["image_low"], line["image_high"]), span
             ),
         }
-        for line in lines
+        for line in _lines(ranking)
     }
+
+
+def _lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dict("records")  # type: ignore[return-value]
 
 
 def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
@@ -409,22 +510,25 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
                 ],
             }
         )
-    standing = [
-        {"title": board.title, "slug": board.slug, "synthetic": board.kind == "synthetic", "rank": line}
-        for board in content.boards
-        for line in content.rankings[board.slug, "score"].to_dict("records")
-        if line["row"] == row
-    ]
     return {
         **{"row": _row(content, row)},
         "cards": _distinct([trial.result.model for trial in trials]),
         "tasks": lines,
-        "standing": standing,
+        "standing": _standing_on_boards(content, row),
         "files": site.table(f"model-{table.slug(row)}", table.frame(trials)),
     }
 
 
-def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
+def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
+    """Return the line of the row in every ranking that has it."""
+    return [
+        {"title": board.title, "slug": board.slug, "synthetic": board.kind == "synthetic", "rank": line}
+        for board in content.boards
+        if (line := content.standings[board.slug].get(row)) is not None
+    ]
+
+
+def _compare(content: Content, row: str) -> dict[str, Any]:
     """Everything about one row against every other, on the tasks that both have under one fingerprint."""
     frame = content.pairings.against(row)
     said = content.pairings.said(row, frame)
@@ -441,8 +545,7 @@ def _compare(content: Content, site: _Site, row: str) -> dict[str, Any]:
         "shown": first,
         "lines": frame[frame["other"] == first["label"]].to_dict("records") if first else [],
         "fields": list(frame.columns),
-        "tests": _in_script(frame.to_json(orient="values")),
-        "files": site.table(f"compare-{table.slug(row)}", frame),
+        "tests": _in_script(frame.to_json(orient="values", double_precision=15)),
     }
 
 
@@ -684,7 +787,7 @@ def _letters(group: int) -> str:
 
 def _mean_or_nan(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else nan
+    return sum(known) / len(known) if known else nan
 
 
 def _distinct(cards: Sequence[ModelCard]) -> list[ModelCard]:
@@ -699,6 +802,7 @@ class _Site:
 
     def __init__(self, out: Path) -> None:
         self.out = out
+        self._files: list[str] = []
         self._templates = Environment(
             loader=FileSystemLoader(_TEMPLATES),
             autoescape=True,
@@ -717,8 +821,15 @@ class _Site:
         }
         self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
 
+    def write(self, part: _Part) -> list[str]:
+        """Write a part; return the names of its files."""
+        self._files = []
+        part.write(self)
+        return self._files
+
     def put(self, name: str, content: bytes | str) -> None:
         """Write a file unless it is there already with this content."""
+        self._files.append(name)
         path = self.out / name
         encoded = content.encode() if isinstance(content, str) else content
         if not path.is_file() or path.read_bytes() != encoded:
@@ -750,6 +861,7 @@ class _Site:
 
     def copy(self, source: Path, name: str) -> str:
         """Copy a result file into the site unless an equally old one of its size is there."""
+        self._files.append(name)
         path = self.out / name
         facts = source.stat()
         if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):

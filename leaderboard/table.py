@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from statistics import quantiles
 from typing import Any, Literal
 
 import numpy as np
@@ -61,6 +62,8 @@ class Trial:
         Names of the test images or volumes.
     image_scores : tuple of float
         Score on each of them.
+    record : str
+        Digest of everything in the file.
     """
 
     path: Path
@@ -72,6 +75,7 @@ class Trial:
     curve: tuple[tuple[int, float], ...]
     images: tuple[str, ...] = ()
     image_scores: tuple[float, ...] = ()
+    record: str = ""
 
     @property
     def column(self) -> tuple[str, str]:
@@ -83,12 +87,12 @@ class Trial:
         """The protocol's score; ``None`` when the trial diverged."""
         return self.result.score
 
-    @property
+    @cached_property
     def tuned(self) -> float | None:
         """Mean IoU over the task's classes at the thresholds chosen on training images."""
         return _mean(self._diagnostics("tuned_iou"))
 
-    @property
+    @cached_property
     def average_precision(self) -> float | None:
         """Mean average precision over the task's classes that have test pixels."""
         return _mean(self._diagnostics("average_precision"))
@@ -192,8 +196,8 @@ class Cell:
     def summary(self) -> dict[str, Any]:
         """The figures that the pages show: centre, spread, diagnostics and what went wrong."""
         scores = self.scores
-        nothing = (float("nan"),) * 3
-        q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75]).tolist() if len(scores) else nothing
+        few = scores.tolist() * 3 if len(scores) else [float("nan")] * 3
+        q1, median, q3 = quantiles(scores, n=4, method="inclusive") if len(scores) > 1 else few
         finals = [trial.result.final for trial in self.trials]
         plain = _mean(final.plain_score for final in finals if final is not None)
         return {
@@ -365,6 +369,7 @@ def _trial(kept: Kept, path: Path, view: _View) -> Trial:
         curve=kept.curve,
         images=kept.images,
         image_scores=kept.image_scores,
+        record=kept.digest,
     )
 
 
@@ -737,7 +742,7 @@ def _order(task: str) -> tuple[int, str]:
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return sum(known) / len(known) if known else None
 
 
 def _list(seeds: Iterable[int]) -> str:

@@ -43,7 +43,7 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
         yield from map(function, things)
         return
     _work = function, things
-    chunk = max(1, len(things) // (16 * count))
+    chunk = max(1, len(things) // 1000)
     with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
         yield from pool.map(_one, range(len(things)), chunksize=chunk)
 

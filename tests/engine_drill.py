@@ -20,9 +20,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import slurm_cluster
 import toy
@@ -145,12 +146,24 @@ def on_slurm(folder: Path) -> Iterator[Engine]:
 
 
 class OnRay(Engine):
-    """A Ray cluster of this machine: a head without cores, and a node for each trial at a time."""
+    """A Ray cluster of this machine: a head without cores, and a node for each trial at a time.
 
-    def __init__(self, nodes: int) -> None:
+    Parameters
+    ----------
+    nodes : int
+    client : bool
+        Serve Ray clients too, at the address ``client``.
+    """
+
+    def __init__(self, nodes: int, *, client: bool = False) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        os.environ.setdefault("RAY_worker_niceness", "0")  # else trials get what the drill and others leave
+        head: dict[str, Any] = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 * 2**20}
+        if client:
+            (port,) = slurm_cluster.free_ports(1)
+            head["ray_client_server_port"] = port
+            self.client = f"ray://127.0.0.1:{port}"
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(nodes):
             self.add_node()
@@ -185,16 +198,20 @@ def parent(process: int) -> int:
 
 
 @contextmanager
-def on_ray(_: Path) -> Iterator[Engine]:
+def on_ray(_: Path, *, client: bool = False) -> Iterator[OnRay]:
     """A Ray cluster of this machine with two nodes."""
-    engine = OnRay(2)
+    engine = OnRay(2, client=client)
     try:
         yield engine
     finally:
         engine.stop()
 
 
-ENGINES = {"local": local, "slurm": on_slurm, "ray": on_ray}
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
+    "local": local,
+    "slurm": on_slurm,
+    "ray": on_ray,
+}
 
 
 def drill(name: str, folder: Path, *, count: int, faults: int, iterations: int = 300, seed: int = 0) -> Figures:
@@ -289,7 +306,7 @@ def count_resumed(trial: TrialSpec, seen: dict[Path, tuple[int, int]], figures: 
         figures.resumed += note.first > 1
 
 
-def alive(process: int) -> None:
+def alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -85,7 +85,7 @@ def cluster(folder: Path, *, cpus: int | None = None, max_array_size: int = 1001
             host=host,
             user=pwd.getpwuid(os.geteuid()).pw_name,
             folder=folder,
-            ports=_free_ports(2),
+            ports=free_ports(2),
             cpus=cpus or os.cpu_count(),
             max_array_size=max_array_size,
         )
@@ -128,7 +128,8 @@ def _wait(happened: object, what: str, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
+    """Return ports of this machine on which nothing listens."""
     sockets = [socket.socket() for _ in range(number)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
 from baselines.unet_resnet50 import unet
-from embench import pretraining, store
+from embench import pretraining, store, weights
 from embench.batched import Batched
 from embench.errors import BadInput, Diverged
 from embench.pretraining import Pretraining, Settings, World, pretrain
@@ -241,6 +241,37 @@ def test_killed_and_resumed_equals_uninterrupted(data: Prepared, tmp_path: Path,
     assert out.read_bytes() == whole.read_bytes()
     assert load_weights(out).card.loss_curve == load_weights(whole).card.loss_curve
     assert not out.with_suffix(".state").exists()
+
+
+@pytest.mark.parametrize("written", ["checkpoint", "card", "state removed"])
+def test_killed_at_its_very_end_it_is_finished_by_the_same_command(
+    data: Prepared, tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = pretrain(Toy(), data, short("toy"), tmp_path / "whole.safetensors")
+    out = tmp_path / "killed" / "toy.safetensors"
+
+    def killed_before(number: int, function: Any) -> Any:
+        calls = iter(range(1, 100))
+
+        def call(*args: Any) -> Any:
+            if next(calls) == number:
+                raise Killed
+            return function(*args)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        if written == "checkpoint":  # the card is the second file that is written so
+            patched.setattr(weights, "write_atomic", killed_before(2, weights.write_atomic))
+        else:  # the state is the first to be removed, the claim the second
+            patched.setattr(pretraining, "remove", killed_before(1 + (written == "state removed"), pretraining.remove))
+        with pytest.raises(Killed):
+            pretrain(Toy(), data, short("toy"), out)
+    assert out.exists()
+    pretrain(Toy(), data, short("toy"), out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert load_weights(out).card.loss_curve == load_weights(whole).card.loss_curve
+    assert {path.name for path in out.parent.iterdir()} == {"toy", "toy.json", "toy.safetensors"}
 
 
 @pytest.mark.parametrize("changes", [{"views": "device"}, {"ema": 0.9}, {"accumulate": 2}], ids=str)

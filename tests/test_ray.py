@@ -89,7 +89,7 @@ def test_a_worker_without_embench_is_told_in_one_line(
     (found,) = engine.Ray("auto").run([planned(toy_data, tmp_path)])
     assert isinstance(found, Failure)
     assert found.kind == "bad-input"
-    assert found.message.startswith("on a Ray worker: ModuleNotFoundError: No module; every node needs")
+    assert found.message.startswith("on a Ray worker: ModuleNotFoundError: No module; the Python of every node")
 
 
 def test_a_trial_that_ray_gives_up_may_be_tried_again(
@@ -119,8 +119,7 @@ def test_a_trial_is_placed_by_its_threads_and_a_gpu(
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[engine_drill.OnRay]:
     pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
-    with engine_drill.on_ray(Path()) as found:
-        assert isinstance(found, engine_drill.OnRay)
+    with engine_drill.on_ray(Path(), client=True) as found:
         yield found
 
 
@@ -191,6 +190,14 @@ def test_a_command_that_is_stopped_has_its_trials_saved_and_goes_on(
     command.end(process, 130 if number == signal.SIGINT else 75)
     assert any(trial.state_path.exists() for trial in command.away)
     command.end(command.start(f"--address={cluster.cluster.address}"))
+    command.check()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_ray_client_runs_the_same_trials(cluster: engine_drill.OnRay, toy_data: Path, tmp_path: Path) -> None:
+    command = Command(tmp_path, toy_data, seeds=2)
+    command.end(command.start(f"--address={cluster.client}"))
     command.check()
 
 

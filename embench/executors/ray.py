@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -27,6 +28,7 @@ RETRIES = 100
 """Times a trial is tried again after the loss of its worker or node (a spot instance may go often)."""
 SEEN_WITHIN = 60.0
 """Seconds after which a file written by another machine is seen here, if the folder is shared (NFS takes its time)."""
+_NEEDED = "the Python of every node needs this version of embench, and what the models need"
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class Ray:
             return
         here = {} if self.address else {"num_cpus": provenance.cores(), "include_dashboard": False}
         try:
-            ray.init(self.address or "local", log_to_driver=False, logging_level=logging.WARNING, **here)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of what the error says
+                ray.init(self.address or "local", log_to_driver=False, logging_level=logging.WARNING, **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise TryAgain(f"--address {self.address}: no Ray cluster there ({_first(error)})") from None
 
@@ -139,7 +143,7 @@ def _ended(reference: Any, trial: TrialSpec) -> tuple[Outcome, bool]:
         found = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # of what surrounds the trial: its own faults are caught on the worker
         said = str(error).strip().splitlines()[-1]
-        told = f"on a Ray worker: {said}; every node needs this version of embench and what the model needs"
+        told = f"on a Ray worker: {said}; {_NEEDED}"
         return Failure(kind="bad-input", message=told, host=""), False
     except ray.exceptions.RayError as error:
         return Failure(kind="try-again", message=f"lost by Ray: {_first(error)}", host=""), False

@@ -99,7 +99,7 @@ def _patch(file: str | bytes, where: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
-    with reading(where), Image.open(source) as picture:
+    with reading(where), Image.open(source, formats=["TIFF"]) as picture:
         mode, (width, height), pages = picture.mode, picture.size, getattr(picture, "n_frames", 1)
         if mode != "L" or pages > 1:
             found = f"{pages} pages" if pages > 1 else f"mode {mode}"

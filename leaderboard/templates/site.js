@@ -255,6 +255,24 @@ if (pairTable) {
     pairTable.tBodies[0].replaceChildren(...rows);
   };
 
+  // The page has the figures of all pairs already: they are written as a file when they are asked for.
+  const harmless = (text) => (/^[=+@\t\r-]/.test(text) ? "'" + text : text);
+  const quoted = (value) => (value === null ? "" : typeof value === "string" ? `"${harmless(value).replaceAll('"', '""')}"` : String(value));
+  const written = {
+    csv: () => [data.fields, ...data.tests].map((line) => line.map(quoted).join(",") + "\n").join(""),
+    json: () => JSON.stringify(tests, null, 1) + "\n",
+  };
+  for (const button of document.querySelectorAll("[data-download]")) {
+    button.addEventListener("click", () => {
+      const kind = button.dataset.download;
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([written[kind]()], { type: kind === "csv" ? "text/csv" : "application/json" }));
+      link.download = `compare-${own}.${kind}`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    });
+  }
+
   first.addEventListener("change", () => {
     const other = second.value === first.value ? own : second.value;
     location.href = `${encodeURIComponent(first.value)}.html#${encodeURIComponent(other)}`;

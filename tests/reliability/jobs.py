@@ -5,8 +5,10 @@ So an attempt costs a fraction of a second and can be killed at any moment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -91,28 +93,28 @@ class Job:
         meanwhile : callable
             Called here, with the process's number, while it runs.
         """
-        (folder / "steps").write_text("")
-        (folder / "said").write_text("")
         sys.stdout.flush()
         sys.stderr.flush()
+        said, say = os.pipe()
+        notes, note = os.pipe()
         started = time.monotonic()
         process = os.fork()
         if process == 0:
-            self._run(folder, save_every, act)
+            self._run(folder, save_every, act, say, note)
         meanwhile(process)
         _, status = os.waitpid(process, 0)
         seconds = time.monotonic() - started
-        lines = (folder / "steps").read_text().splitlines()
-        steps = [Step(int(line.split()[0]), float(line.split()[1])) for line in lines]
-        return Attempt(os.waitstatus_to_exitcode(status), steps, seconds, (folder / "said").read_text())
+        for descriptor in (say, note):
+            os.close(descriptor)
+        steps = [Step(int(line.split()[0]), float(line.split()[1])) for line in _drained(notes).splitlines()]
+        return Attempt(os.waitstatus_to_exitcode(status), steps, seconds, _drained(said))
 
-    def _run(self, folder: Path, save_every: float, act: Act | None) -> None:
+    def _run(self, folder: Path, save_every: float, act: Act | None, say: int, note: int) -> None:
         status: Any = 1
         try:
-            said = os.open(folder / "said", os.O_WRONLY | os.O_APPEND)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
-            _count_steps(os.open(folder / "steps", os.O_WRONLY | os.O_APPEND))
+            os.dup2(say, 1)
+            os.dup2(say, 2)
+            _count_steps(note)
             _keep_states(folder / "state")
             sys.argv = self.command(folder, save_every)
             if act:
@@ -126,6 +128,17 @@ class Job:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+
+
+def _drained(descriptor: int) -> str:
+    """Return what is in a pipe, of which a process that has outlived the one that wrote may still have an end."""
+    os.set_blocking(descriptor, False)
+    parts = []
+    with contextlib.suppress(BlockingIOError):
+        while part := os.read(descriptor, 2**16):
+            parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts).decode()
 
 
 TRIAL = Job(
@@ -157,6 +170,7 @@ def place() -> Iterator[Path]:
                     raise SystemExit(f"{job.name}: exit status {error.code}\n{(folder / 'said').read_text()}") from None
             finally:
                 sys.argv = given
+                logging.getLogger().handlers.clear()  # each fork tells where it is asked to
         yield Path(name)
 
 
@@ -176,7 +190,7 @@ def fresh(folder: Path) -> Path:
 
 
 def _count_steps(notes: int) -> None:
-    """Write a line for each step, as it ends, into a file that is not watched."""
+    """Write a line for each step, as it ends, into a pipe."""
     began = time.monotonic()
 
     def note(iteration: int) -> None:

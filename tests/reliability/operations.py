@@ -26,17 +26,22 @@ class Operation:
         Of a rename, the new name.
     begin : callable
         Does the first half of a write; nothing for any other.
+    old : Path or None
+        The name before a rename.
     """
 
     number: int
     kind: str
     path: Path
     begin: Callable[[], object] = lambda: None
+    old: Path | None = None
 
     def error(self, code: int) -> OSError:
         """Return the error that the kernel gives: with the name only where it is told the name."""
         if self.kind in ("write", "close", "fsync", "truncate"):
             return OSError(code, os.strerror(code))
+        if self.old:
+            return OSError(code, os.strerror(code), str(self.old), None, str(self.path))
         return OSError(code, os.strerror(code), str(self.path))
 
 
@@ -48,12 +53,12 @@ def watch(folder: Path, before: Callable[[Operation], None]) -> None:
     folder = folder.absolute()
     count = 0
 
-    def meet(kind: str, place: Any, begin: Callable[[], object] = lambda: None) -> None:
+    def meet(kind: str, place: Any, begin: Callable[[], object] = lambda: None, old: Path | None = None) -> None:
         nonlocal count
         path = Path(os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fsdecode(place)).absolute()
         if path.is_relative_to(folder):
             count += 1
-            before(Operation(count, kind, path, begin))
+            before(Operation(count, kind, path, begin, old))
 
     class Raw(io.FileIO):
         def write(self, data: Any) -> int:
@@ -89,7 +94,7 @@ def watch(folder: Path, before: Callable[[Operation], None]) -> None:
 
     def renaming(name: str) -> None:
         def rename(old: Any, new: Any, **kwargs: Any) -> None:
-            meet("rename", new)
+            meet("rename", new, old=Path(old))
             plain[name](old, new, **kwargs)
 
         setattr(os, name, rename)

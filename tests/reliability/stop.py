@@ -1,0 +1,119 @@
+"""Stop runs from outside: SIGTERM and SIGUSR1 to the process, SIGKILL to one of its data workers.
+
+``python -m tests.reliability.stop --rounds 20`` does each so often, at random moments; the process has to end with 75
+(within 20 s of a signal, 60 s of a worker's death) unless it was done, and the same command then goes on to the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tests.reliability.jobs import JOBS, PRETRAINING, Job, Outcome, fresh, outcome, place
+from tests.reliability.kill import reference
+
+LIMIT = {"SIGTERM": 20.0, "SIGUSR1": 20.0, "a data worker killed": 60.0}
+"""Seconds within which the process has to end."""
+WITH_WORKERS = replace(PRETRAINING, options=PRETRAINING.options.replace("--workers 0", "--workers 2"))
+
+
+@dataclass
+class Tally:
+    """What was done and what was found."""
+
+    stopped: Counter[str] = field(default_factory=Counter)
+    longest: dict[str, float] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started, of those that it is still the parent of."""
+    try:
+        return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def after(seconds: float, what: str, hit: dict[str, float], rng: random.Random) -> Callable[[int], None]:
+    """Return what stops a process after so many seconds, or its worker once it has any."""
+
+    def meanwhile(process: int) -> None:
+        time.sleep(seconds)
+        if what.startswith("SIG"):
+            os.kill(process, signal.Signals[what])
+            hit["at"] = time.monotonic()
+            return
+        while not hit and os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if workers := children(process):
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                hit["at"] = time.monotonic()
+            time.sleep(0.005)
+
+    return meanwhile
+
+
+def stop(
+    job: Job, what: str, seconds: float, folder: Path, expected: Outcome, rng: random.Random, tally: Tally
+) -> None:
+    """Stop the job once and let it go on."""
+    hit: dict[str, float] = {}
+    attempt = job.attempt(fresh(folder), meanwhile=after(seconds, what, hit, rng))
+    took = time.monotonic() - hit["at"] if hit else 0.0
+    where = f"{job.name}, {what} after {seconds:.2f} s"
+    if attempt.status == 75:
+        tally.stopped[what] += 1
+        tally.longest[what] = max(tally.longest.get(what, 0.0), took)
+    elif attempt.status or "Traceback" in attempt.said:
+        tally.wrong.append(f"{where}: exit status {attempt.status}\n{attempt.said}")
+    if took > LIMIT[what]:
+        tally.wrong.append(f"{where}: ended after {took:.0f} s")
+    if attempt.status:
+        attempt = job.attempt(folder)
+    if attempt.status:
+        tally.wrong.append(f"{where}: tried again: exit status {attempt.status}\n{attempt.said}")
+    elif differing := outcome(folder).differences(expected):
+        tally.wrong.append(f"{where}: differs in {', '.join(differing)}")
+
+
+def run(rounds: int, seed: int, tell: Callable[[str], None] = print) -> Tally:
+    """Stop each job in each way until it was hit ``rounds`` times before its end."""
+    rng = random.Random(seed)
+    tally = Tally()
+    with place() as folder:
+        for job in (*JOBS, WITH_WORKERS):
+            expected, _, seconds = reference(job, folder / "reference")
+            for what in LIMIT:
+                if what.startswith("SIG") == (job is WITH_WORKERS):
+                    continue
+                wanted = tally.stopped[what] + rounds
+                while tally.stopped[what] < wanted and len(tally.wrong) < 5:
+                    stop(job, what, rng.uniform(0.1, seconds), folder / "run", expected, rng, tally)
+                tell(f"{job.name}: {what}, {rounds} times; wrong: {len(tally.wrong)}")
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    tally = run(asked.rounds, asked.seed, lambda line: print(line, flush=True))
+    for line in tally.wrong:
+        print(line, file=sys.stderr)
+    for what, count in tally.stopped.items():
+        print(f"{what}: {count} times, ended with 75 within {tally.longest[what]:.1f} s")
+    print(f"wrong: {len(tally.wrong)}")
+    sys.exit(1 if tally.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
