@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import slurm_cluster
 import toy
@@ -164,18 +165,15 @@ class OnRay(Engine):
             (port,) = slurm_cluster.free_ports(1)
             head["ray_client_server_port"] = port
             self.client = f"ray://127.0.0.1:{port}"
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        with patience():
+            self.cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(nodes):
             self.add_node()
         self.options = ("--executor", "ray", "--address", self.cluster.address)
 
     def add_node(self) -> None:
-        for _ in range(5):
-            # Ray itself gives a node 30 s to start, which a loaded machine may not
-            with suppress(Exception):
-                self.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-                return
-        raise TimeoutError("no Ray node starts here")
+        with patience():
+            self.cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
 
     def faults(self) -> dict[str, Fault]:
         def kill_node(process: int) -> None:
@@ -191,6 +189,27 @@ class OnRay(Engine):
         for child in psutil.Process().children():
             if child.name() in ("raylet", "gcs_server"):
                 child.kill()
+
+
+@contextmanager
+def patience(seconds: float = 300) -> Iterator[None]:
+    """Let a Ray node start as slowly as a loaded machine has it; Ray gives up after 30 s, which nothing sets."""
+    from ray._private import services
+
+    get_node = services.get_node
+
+    def patient(*asked: object) -> object:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return get_node(*asked)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
+
+    with mock.patch.object(services, "get_node", patient):
+        yield
 
 
 def parent(process: int) -> int:

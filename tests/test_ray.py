@@ -16,7 +16,7 @@ import pytest
 from toy import comparable, planned, request
 
 from embench import ledger, results
-from embench.errors import BadInput
+from embench.errors import BadInput, TryAgain
 from embench.executors import Local, find_executor, follow
 from embench.executors import ray as engine
 from embench.experiment import trials
@@ -199,6 +199,29 @@ def test_a_ray_client_runs_the_same_trials(cluster: engine_drill.OnRay, toy_data
     command = Command(tmp_path, toy_data, seeds=2)
     command.end(command.start(f"--address={cluster.client}"))
     command.check()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_without_an_address_a_ray_of_this_machine_is_started_for_the_command(toy_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
+    command = Command(tmp_path, toy_data, seeds=2, iterations=20)
+    command.end(command.start())
+    command.check()
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.\nDetails")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TryAgain, match=r"^Ray does not start here \(Exception: The current node timed out[^\n]*\)$"):
+        engine.Ray().device("auto")
+    with pytest.raises(TryAgain, match=r"^--address auto: no Ray cluster there"):
+        engine.Ray("auto").device("auto")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import engine_drill
 import pytest
 import slurm_cluster
 from hypothesis import given
@@ -306,6 +307,17 @@ def test_jobs_that_slurm_preempts_and_requeues_end_with_the_bytes_of_one_process
         assert comparable(one) == comparable(other)
     assert finished(folder) == {trial.label: 1 for trial in away}
     assert "2 done, 0 running, 0 failed, 0 waiting" in cluster.embench("status", results=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_trials_outlive_preemption_signals_and_the_death_of_jobs_and_of_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    figures = engine_drill.drill("slurm", tmp_path, count=4, faults=6)
+    assert figures.faults.total() >= 4
+    assert (figures.lost, figures.rewritten, figures.equal) == (0, 0, 4), figures
 
 
 def running(cluster: Cluster) -> list[slurm.Job]:

@@ -119,8 +119,9 @@ class Ray:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of what the error says
                 ray.init(self.address or "local", log_to_driver=False, logging_level=logging.WARNING, **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise TryAgain(f"--address {self.address}: no Ray cluster there ({_first(error)})") from None
+        except Exception as error:  # Ray raises plain ones too
+            where = f"--address {self.address}: no Ray cluster there" if self.address else "Ray does not start here"
+            raise TryAgain(f"{where} ({_first(error)})") from None
 
 
 def _work(trial: TrialSpec) -> Failure | bool:
