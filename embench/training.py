@@ -157,8 +157,14 @@ def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.dev
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write a training state atomically."""
-    with replacing(path) as temporary, temporary.open("wb") as file:  # by name, torch hides what goes wrong
-        torch.save(state, file)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch ends its archive all the same, and then complains of that instead of the disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from embench.errors import BadInput, TryAgain
 from embench.files import check_writable, remove, write_atomic
+from embench.training import load_state, save_state
 from tests.reliability.operations import Operation, watch
 
 FORK = multiprocessing.get_context("fork")
@@ -129,3 +131,21 @@ def test_a_file_that_cannot_be_removed_is_named(path: Path) -> None:
 
     assert ending(path.parent, fail, lambda: remove(path)) == 2
     assert path.exists()
+
+
+def test_a_training_state_fails_like_any_file_whatever_torch_makes_of_it(path: Path) -> None:
+    old, new = {"weights": torch.zeros(1000)}, {"weights": [torch.ones(3000) for _ in range(6)], "iteration": 1}
+    kinds = operations(path.parent, lambda: save_state(new, path))
+    assert kinds.count("write") > 5
+    for place, kind in enumerate(kinds, start=1):
+
+        def fail(operation: Operation, place: int = place) -> None:
+            if operation.number == place:
+                raise operation.error(errno.ENOSPC)
+
+        save_state(old, path)
+        ended = ending(path.parent, fail, lambda: save_state(new, path))
+        assert ended == (0 if kind in ("mkdir", "unlink") else 75)  # the folder is there; a leftover is swept later
+        state = load_state(path)
+        assert state is not None
+        assert ("iteration" in state) == (ended == 0 or "rename" in kinds[: place - 1])
