@@ -54,7 +54,9 @@ def predict_section(
     - ``WholeImage``, volume: reflected at the bottom and right to a multiple of 32, then cropped. A side too short for
       one reflection is reflected repeatedly.
     - ``SlidingWindow``: windows of equal weight, their logits averaged. An image smaller than the window is padded on
-      all sides with the mean grey value (0 after normalisation), then cropped.
+      all sides with the mean grey value (0 after normalisation), then cropped. Beside the image and its scores (4 bytes
+      a pixel and channel) only a strip as high as a window is held; a whole image, by its recipe, takes what the
+      network needs for all of it.
 
     Parameters
     ----------

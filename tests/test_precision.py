@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from embench import precision
+from embench import commands, precision
+from embench.errors import BadInput
 from embench.model import TorchModel
 from embench.precision import deployed, fastest, place, training_format
 from embench.registry import chosen_models, find_model
@@ -87,3 +88,12 @@ def test_processors_without_avx512_train_in_the_default_format(monkeypatch: pyte
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
         assert training_format(CPU) == expected
         assert place(nn.Conv2d(4, 4, 3), CPU).weight.is_contiguous(memory_format=expected)  # type: ignore[operator]
+
+
+def test_the_faster_precision_is_not_guessed_for_other_machines() -> None:
+    class Elsewhere:
+        def device(self, asked: str) -> str:
+            return "cpu"
+
+    with pytest.raises(BadInput, match="other machines"):
+        commands.run(models=["transunet"], executor=Elsewhere(), precision="auto")  # type: ignore[arg-type]
