@@ -2,6 +2,7 @@
 
     python benchmarks/growth.py section --out benchmarks/growth    # sections of 256 to 8192 pixels a side
     python benchmarks/growth.py volume --sizes 16 64 256
+    python benchmarks/growth.py results                            # 120 to 3,840 results on the leaderboard
 
 Every size is measured in a process of its own; memory is that of the whole process, libraries included, and time the
 processor's, of one thread. Sections are predicted by TransUNet at scale tiny with the published windows, which leaves
@@ -12,11 +13,14 @@ whatever the section.
 from __future__ import annotations
 
 import argparse
+import atexit
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,16 +67,36 @@ def section(side: int) -> Callable[[], Any]:
 
 
 def volume(depth: int) -> Callable[[], Any]:
-    """Prepare the sum over three axes of the predictions of a volume 512 x 512 across; they are its grey values."""
+    """Prepare sum over three axes and 3D IoU of the predictions of a volume 512 x 512 across: its grey values."""
     from embench.inference import predict_volume
+    from embench.metrics import count
 
     grey = np.random.default_rng(0).integers(0, 256, (depth, 512, 512), dtype=np.uint8)
-    return lambda: predict_volume(lambda image: image[None] / np.float32(255), grey, (0, 1, 2), 1)
+    truth = (grey > 100).view(np.uint8)
+
+    def scored() -> float:
+        labels = predict_volume(lambda image: image[None] / np.float32(255), grey, (0, 1, 2), 1)
+        return count(labels, truth, (1,))[1].iou()
+
+    return scored
+
+
+def results(models: int) -> Callable[[], Any]:
+    """Prepare a leaderboard of so many models x 10 tasks x 6 seeds, built whole."""
+    folder = Path(tempfile.mkdtemp(prefix="embench-growth-"))
+    atexit.register(shutil.rmtree, folder)
+    make = [sys.executable, str(Path(__file__).with_name("leaderboard.py")), "make", str(folder)]
+    subprocess.run([*make, "--models", str(models)], check=True, stdout=subprocess.DEVNULL)
+    sys.path.remove(str(Path(__file__).parent))  # its leaderboard.py has the name of the package
+    from leaderboard.cli import build
+
+    return lambda: build([folder / "results"], folder / "site", folder / "data")
 
 
 GROWTHS = {
     "section": Growth("pixels a side", (256, 512, 1024, 2048, 4096, 8192), section),
     "volume": Growth("sections", (16, 32, 64, 128, 256), volume),
+    "results": Growth("models of 60 results", (2, 4, 8, 16, 32, 64), results),
 }
 
 
