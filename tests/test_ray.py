@@ -224,11 +224,17 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         engine.Ray("auto").device("auto")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_where_there_is_no_cluster_is_one_line_and_75(toy_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
-    command = Command(tmp_path, toy_data, seeds=1)
-    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
-        said = command.end(command.start(f"--address={address}"), 75)
-        assert f"--address {address}: no Ray cluster there" in said
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_where_nothing_listens_is_told_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(TryAgain, match=rf"^--address {address}: no Ray cluster there \(Connection refused\)$"):
+        engine.Ray(address).device("auto")
+
+
+@pytest.mark.parametrize("address", ["here", "ray://", "127.0.0.1:port", "127.0.0.1:99999", ":1", "a:1:2"])
+def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(BadInput, match="expected auto, HOST:PORT or ray://HOST:PORT"):
+        engine.Ray(address).device("auto")

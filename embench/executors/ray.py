@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from embench.plan import TrialSpec
 
 RETRIES = 100
 """Times a trial is tried again after the loss of its worker or node (a spot instance may go often)."""
+_CLIENT_PORT = 10001
 SEEN_WITHIN = 60.0
 """Seconds after which a file written by another machine is seen here, if the folder is shared (NFS takes its time)."""
 _NEEDED = "the Python of every node needs this version of embench, and what the models need"
@@ -114,6 +116,8 @@ class Ray:
 
         if ray.is_initialized():
             return
+        if self.address not in (None, "auto"):
+            _knock(self.address)
         here = {} if self.address else {"num_cpus": provenance.cores(), "include_dashboard": False}
         try:
             with warnings.catch_warnings():
@@ -122,6 +126,19 @@ class Ray:
         except Exception as error:  # Ray raises plain ones too
             where = f"--address {self.address}: no Ray cluster there" if self.address else "Ray does not start here"
             raise TryAgain(f"{where} ({_first(error)})") from None
+
+
+def _knock(address: str) -> None:
+    """Find out soon that nothing listens at ``HOST:PORT`` or ``ray://HOST[:PORT]``; Ray itself may wait for ever."""
+    host, _, port = address.removeprefix("ray://").partition(":")
+    if address.startswith("ray://"):
+        port = port or str(_CLIENT_PORT)
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise BadInput(f"--address {address}: expected auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise TryAgain(f"--address {address}: no Ray cluster there ({error.strerror or error})") from None
 
 
 def _work(trial: TrialSpec) -> Failure | bool:
