@@ -110,7 +110,7 @@ def plan(
     crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto (default: the recipe's).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     jobs: Jobs = None,
     threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
@@ -159,7 +159,7 @@ def factorial(
     crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16 (default: the recipe's).")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto (default: the recipe's).")] = None,
     weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from embench import store, tasks
 from embench.console import print_table
@@ -40,11 +40,7 @@ def run(
     from embench.experiment import Request, prepared_published, trials
 
     where = executor.device(device)
-    if precision == "auto":
-        precision = _fastest(executor, where)
-    if precision not in (None, "fp32", "bf16"):
-        raise BadInput(f"--precision {precision}: use fp32, bf16 or auto")
-    request = Request(models=models, precision=precision, **asked)  # type: ignore[arg-type]
+    request = Request(models=models, precision=_precision(precision, executor, where), **asked)
     if not request.tasks and not request.suite and not prepared_published(request.data or store.data_folder()):
         log.info(
             "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
@@ -55,27 +51,31 @@ def run(
     _finish(planned, executor, request.results, detach)
 
 
-def _fastest(executor: Executor, device: str) -> str:
-    """Return the precision that is faster on the device, which has to be this machine's."""
-    import torch
+def _precision(asked: str | None, executor: Executor, device: str) -> Literal["fp32", "bf16"] | None:
+    """Return the precision asked for; ``auto`` is the faster one on the device, which has to be of this machine."""
+    if asked == "auto":
+        import torch
 
-    from embench.executors import Local
-    from embench.precision import fastest
+        from embench.executors import Local
+        from embench.precision import fastest
 
-    if not isinstance(executor, Local):
-        raise BadInput("--precision auto: the trials run on other machines than this one; use fp32 or bf16")
-    return fastest(torch.device(device))
+        if not isinstance(executor, Local):
+            raise BadInput("--precision auto: the trials run on other machines than this one; use fp32 or bf16")
+        return fastest(torch.device(device))
+    if asked is None or asked == "fp32" or asked == "bf16":
+        return asked  # type: ignore[return-value]
+    raise BadInput(f"--precision {asked}: use fp32, bf16 or auto")
 
 
-def plan(executor: Local, **asked: Any) -> list[str]:
+def plan(executor: Local, precision: str | None, **asked: Any) -> list[str]:
     """Measure and print how long the trials asked for will take; return the names of their tasks."""
     from embench import forecast
     from embench.executors.display import duration
     from embench.experiment import Request, choices
 
-    request = Request(**_expanded(asked))
+    device = executor.device(asked["device"])
+    request = Request(precision=_precision(precision, executor, device), **_expanded(asked))
     data = request.data or store.data_folder()
-    device = executor.device(request.device)
     chosen = choices(request, data)
     at_once = min(executor.at_a_time(device, request.threads), len(chosen) * request.seeds)
     lines = forecast.forecast(chosen, data, device, request.threads, request.seeds, at_once)
@@ -111,7 +111,14 @@ def plan(executor: Local, **asked: Any) -> list[str]:
 
 
 def factorial(
-    *, pairs: Sequence[str], recipes: Sequence[str], executor: Executor, device: str, results: Path, **asked: Any
+    *,
+    pairs: Sequence[str],
+    recipes: Sequence[str],
+    executor: Executor,
+    device: str,
+    precision: str | None,
+    results: Path,
+    **asked: Any,
 ) -> list[dict[str, Any]]:
     """Run every architecture under every recipe from either start; return a row per trial, for its analysis.
 
@@ -122,7 +129,8 @@ def factorial(
     recipes : sequence of str
         Names.
     executor : Executor
-    device : str
+    device, precision : str
+        As asked for.
     results : Path
     **asked
         The further fields of :class:`embench.experiment.Request`.
@@ -152,9 +160,10 @@ def factorial(
         raise BadInput(f"--pair: {len(pairs)} given; a factorial has two architectures of different names")
     if len(set(recipes)) != 2:
         raise BadInput(f"--recipes {','.join(recipes)}: give two")
-    asked = {"models": list(cells), "results": results, **_expanded(asked)}
+    where = executor.device(device)
+    asked = {"models": list(cells), "precision": _precision(precision, executor, where), **_expanded(asked)}
     planned = [
-        (name, trial) for name in recipes for trial in trials(Request(recipe=name, **asked), executor.device(device))
+        (name, trial) for name in recipes for trial in trials(Request(recipe=name, results=results, **asked), where)
     ]
     plan.write([trial for _, trial in planned])
     _finish([trial for _, trial in planned], executor, results, detach=False)
