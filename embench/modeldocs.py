@@ -34,7 +34,9 @@ def markdown() -> str:
         "## Pre-trainings",
         "One loop runs them all (`embench pretrain METHOD --data DATA`), on one device or, started by `torchrun`, on "
         "several. A model of your own that names one of those of *any* network as its `pretraining` is pre-trained by "
-        "`embench pretrain METHOD --model FILE.py:CLASS --data DATA`, and then starts from that.",
+        "`embench pretrain METHOD --model FILE.py:CLASS --data DATA`, and then starts from that: reconstruction trains "
+        "its network with one output, or what its `reconstruction` returns, and `transferred` says which part is the "
+        "encoder.",
         _table(_METHODS, map(_method_row, pretraining_names())),
         "## Notes",
         "\n".join(
