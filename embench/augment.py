@@ -169,10 +169,10 @@ class RandomResizedCrop(Operation):
 
     def draw(self, chance: random.Random, rng: np.random.Generator, image: Grey, labels: Grey | None) -> Drawn:
         height, width = image.shape
-        least, most = (share * (height * width) for share in self.scale)
-        low, high = map(math.log, self.ratio)
+        whole, (least, most) = height * width, self.scale
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
-            area = chance.uniform(least, most)
+            area = chance.uniform(least * whole, most * whole)
             ratio = math.exp(chance.uniform(low, high))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
@@ -205,13 +205,27 @@ class Rotate(Operation):
     degrees: float
 
     def draw(self, chance: random.Random, rng: np.random.Generator, image: Grey, labels: Grey | None) -> Drawn:
-        return {"degrees": chance.uniform(-self.degrees, self.degrees)}
+        degrees = chance.uniform(-self.degrees, self.degrees)
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        height, width = image.shape
+        y, x = (height - 1) / 2, (width - 1) / 2
+        # pixels that the corners reach beyond the image
+        above = max(0, math.ceil(abs(cos) * y + abs(sin) * x - y)) + 1
+        left = max(0, math.ceil(abs(cos) * x + abs(sin) * y - x)) + 1
+        from_result = [[cos, -sin, x - cos * x + sin * y + left], [sin, cos, y - sin * x - cos * y + above]]
+        return {"degrees": degrees, "reach": [above, left], "from_result": np.array(from_result)}
 
     def image(self, pixels: Grey, drawn: Drawn) -> Grey:
-        return _rotated(pixels, drawn["degrees"], opencv().INTER_LINEAR)
+        return self._rotated(pixels, drawn, opencv().INTER_LINEAR)
 
     def labels(self, pixels: Grey, drawn: Drawn) -> Grey:
-        return _rotated(pixels, drawn["degrees"], opencv().INTER_NEAREST)
+        return self._rotated(pixels, drawn, opencv().INTER_NEAREST)
+
+    def _rotated(self, pixels: Grey, drawn: Drawn, interpolation: int) -> Grey:
+        cv2 = opencv()
+        wide = reflected(pixels, drawn["reach"], drawn["reach"])
+        how = interpolation | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(wide, drawn["from_result"], pixels.shape[::-1], flags=how)
 
 
 @dataclass(frozen=True)
@@ -243,23 +257,6 @@ def reflected(image: Grey, before: list[int], after: list[int]) -> Grey:
 def _window(image: Grey, drawn: Drawn) -> Grey:
     x0, y0, x1, y1 = drawn["crop_coords"]
     return image[y0:y1, x0:x1]
-
-
-def _rotated(image: Grey, degrees: float, interpolation: int) -> Grey:
-    cv2 = opencv()
-    height, width = image.shape
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    y, x = (height - 1) / 2, (width - 1) / 2
-    reach = [
-        max(0, math.ceil(abs(cos) * y + abs(sin) * x - y)) + 1,
-        max(0, math.ceil(abs(cos) * x + abs(sin) * y - x)) + 1,
-    ]
-    from_result = np.array(
-        [[cos, -sin, x - cos * x + sin * y + reach[1]], [sin, cos, y - sin * x - cos * y + reach[0]]]
-    )
-    return cv2.warpAffine(
-        reflected(image, reach, reach), from_result, (width, height), flags=interpolation | cv2.WARP_INVERSE_MAP
-    )
 
 
 # Grey values
