@@ -68,6 +68,8 @@ def run(generator: np.random.Generator, repeats: int = 1000, draws: int = 2000) 
         yield shift_interval(generator, repeats, n, m)
     for tasks, seeds in ((1, 6), (3, 3), (8, 6)):
         yield mean_interval(generator, repeats, tasks, seeds, draws)
+    for tasks, seeds in ((1, 6), (3, 3), (8, 6)):
+        yield middle_interval(generator, repeats, tasks, seeds, draws)
     for tasks, images in ((1, 4), (3, 20)):
         yield image_interval(generator, repeats, tasks, images, draws)
     for tasks, seeds in ((1, 6), (8, 3)):
@@ -111,6 +113,16 @@ def mean_interval(generator: np.random.Generator, repeats: int, tasks: int, seed
         low, high = statistics.interval(statistics.bootstrap_means(list(scores), generator, draws))
         held += low <= 0.6 <= high
     return Control(f"bootstrap interval over {seeds} seeds on {tasks} tasks", held, repeats, 0.95)
+
+
+def middle_interval(generator: np.random.Generator, repeats: int, tasks: int, seeds: int, draws: int) -> Control:
+    """The interval of the interquartile mean holds it: of one normal, that is its mean."""
+    held = 0
+    for _ in range(repeats):
+        scores = generator.normal(0.6, SPREAD, (tasks, seeds))
+        low, high = statistics.interval(statistics.bootstrap_interquartile_means(list(scores), generator, draws))
+        held += low <= 0.6 <= high
+    return Control(f"interval of the interquartile mean, {seeds} seeds on {tasks} tasks", held, repeats, 0.95)
 
 
 def image_interval(generator: np.random.Generator, repeats: int, tasks: int, images: int, draws: int) -> Control:

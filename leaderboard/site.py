@@ -34,8 +34,6 @@ Key = tuple[str, str]
 MOST_IN_DIAGRAM = 24
 FEW = 1000
 """Trials up to which a single process is quicker."""
-CLEARLY_DIFFERENT = 0.05
-"""Cells whose IoU at the threshold chosen on training images differs by this much show both."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,8 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         site.page("index.html", "index.html", **_index(content, site))
 
     def about(site: _Site) -> None:
-        site.page("about.html", "about.html", fewest=table.FEWEST_SEEDS, faults=faults, refused=content.refused)
+        limits = {"fewest": table.FEWEST_SEEDS, "matters": table.THRESHOLD_MATTERS}
+        site.page("about.html", "about.html", **limits, faults=faults, refused=content.refused)
 
     def assets(site: _Site) -> None:
         for name in ASSETS:
@@ -276,7 +275,6 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
                 {
                     **board.cell(row, column).summary,
                     "diverged_seeds": board.cell(row, column).diverged,
-                    "tuned_differs": _tuned_differs(board.cell(row, column)),
                     "by": _by_measure(board.cell(row, column)),
                     "mark": _mark_words(marks["score"][column.slug], order, row, reference),
                     "column": column.slug,
@@ -367,13 +365,6 @@ def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
             "spread": float(values.std(ddof=1)) if len(values) > 1 else nan,
         }
     return found
-
-
-def _tuned_differs(cell: Cell) -> bool:
-    """Whether another threshold would have given a clearly other IoU; instance matching is left out of both."""
-    facts = cell.summary
-    own = facts["mean"] if isnan(facts["plain"]) else facts["plain"]
-    return abs(facts["tuned"] - own) >= CLEARLY_DIFFERENT
 
 
 def _task(content: Content, site: _Site, column: Column, pictures: sections.Sections) -> dict[str, Any]:
@@ -704,16 +695,21 @@ def _diagram(board: Board, site: _Site, ranking: pd.DataFrame) -> dict[str, Any]
         return None
     scores = np.array([[board.cell(row, column).mean for row in rows] for column in board.columns])
     test = statistics.friedman(scores)
+    nemenyi = statistics.nemenyi(test.mean_ranks, len(board.columns))
     title = f"Mean ranks over {len(board.columns)} tasks: {board.title}"
     return {
         "p": test.p,
         "difference": test.critical_difference,
         "figure": figures.critical_difference(rows, test.mean_ranks, test.critical_difference, title),
+        "rows": [
+            {"label": row, "rank": rank, "p": found}
+            for row, rank, found in zip(rows, test.mean_ranks.tolist(), nemenyi.tolist(), strict=True)
+        ],
         "files": site.table(
             f"{board.slug}-mean-ranks",
-            pd.DataFrame({"row": rows, "mean_rank": test.mean_ranks}).assign(
-                friedman_p=test.p, critical_difference=test.critical_difference
-            ),
+            pd.DataFrame({"row": rows, "mean_rank": test.mean_ranks})
+            .assign(friedman_p=test.p, critical_difference=test.critical_difference)
+            .join(pd.DataFrame(nemenyi, columns=[f"nemenyi p against {row}" for row in rows])),
         ),
     }
 

@@ -232,38 +232,48 @@ def signed_rank_all(scores: Floats) -> Floats:
     """Return the signed-rank p-value of every pair of rows of (rows, n) scores; NaN for rows with NaN."""
     rows, n = scores.shape
     p = np.full((rows, rows), nan)
-    places = np.arange(1, n + 1)
     for k, row in enumerate(scores):
         differences = row - scores[k:]
         sizes = np.abs(differences)
         order = np.argsort(sizes, axis=1)
         ordered = np.take_along_axis(sizes, order, axis=1)
-        positive = (np.take_along_axis(differences, order, axis=1) > 0) @ places
+        above = np.take_along_axis(differences, order, axis=1) > 0
+        ranks = _mid_ranks(ordered)
+        positive = (ranks * above).sum(axis=1)
+        unknown = np.isnan(differences).any(axis=1)
+        exact = ((ordered > 0).sum(axis=1) <= EXACT_AT_MOST) & ~unknown
         if n <= EXACT_AT_MOST:
-            found = _exact_by_signed_sum(n)[positive]
+            found = _exact_by_signed_sum(n)[positive.astype(int)]
+            exact &= (np.diff(ordered, axis=1, prepend=0) == 0).any(axis=1)
         else:
-            spread = sqrt(n * (n + 1) * (2 * n + 1) / 24)
-            found = 2 * stats.norm.sf(np.abs(positive - n * (n + 1) / 4) / spread)
-        for other in np.flatnonzero((np.diff(ordered, axis=1, prepend=0) == 0).any(axis=1)):
-            found[other] = _signed_rank_tied(differences[other])
-        found[np.isnan(differences).any(axis=1)] = nan
+            found = _approximate_by_signed_sum(ranks, positive)
+        for other in np.flatnonzero(exact):
+            doubled = (2 * ranks[other, ordered[other] > 0]).astype(int)
+            probabilities = _signed_sums(tuple(doubled.tolist()))
+            distance = np.abs(2 * np.arange(len(probabilities)) - doubled.sum())
+            found[other] = probabilities[distance >= abs(4 * positive[other] - doubled.sum()) - 1e-9].sum()
+        found[unknown] = nan
         p[k, k:] = p[k:, k] = np.minimum(found, 1.0)
     return p
 
 
-def _signed_rank_tied(differences: Floats) -> float:
-    """Return the signed-rank p-value of differences of which some are 0 or of one size."""
-    some = differences[differences != 0]
-    if not len(some):
-        return 1.0
-    ranks = stats.rankdata(np.abs(some))
-    positive, total = ranks[some > 0].sum(), ranks.sum()
-    if len(some) > EXACT_AT_MOST:
-        return float(2 * stats.norm.sf(abs(positive - total / 2) / (sqrt((ranks**2).sum()) / 2)))
-    doubled = tuple(sorted((2 * ranks).astype(int).tolist()))
-    probabilities = _signed_sums(doubled)
-    distance = np.abs(2 * np.arange(len(probabilities)) - sum(doubled))
-    return float(probabilities[distance >= abs(4 * positive - sum(doubled)) - 1e-9].sum())
+def _mid_ranks(ordered: Floats) -> Floats:
+    """Return the ranks of sizes in rising order (rows, n): ties share their mean; those that are 0 have none, 0."""
+    n = ordered.shape[1]
+    places = np.arange(1, n + 1)
+    new = np.diff(ordered, axis=1, prepend=-1) > 0
+    first = np.maximum.accumulate(np.where(new, places, 0), axis=1)
+    last = np.minimum.accumulate(np.where(np.roll(new, -1, axis=1), places, n)[:, ::-1], axis=1)[:, ::-1]
+    zeros = (ordered == 0).sum(axis=1, keepdims=True)
+    return np.where(ordered == 0, 0.0, (first + last) / 2 - zeros)
+
+
+def _approximate_by_signed_sum(ranks: Floats, positive: Floats) -> Floats:
+    """Return the normal approximation of p from ranks (rows, n), some maybe 0, and the sums of the positive ones."""
+    spread = np.sqrt((ranks**2).sum(axis=1)) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 2 * stats.norm.sf(np.abs(positive - ranks.sum(axis=1) / 2) / spread)
+    return np.where(spread > 0, found, 1.0)
 
 
 def smallest_signed_p(n: int) -> float:
@@ -459,6 +469,27 @@ def interquartile_mean(samples: Sequence[ArrayLike]) -> float:
     return float(stats.trim_mean(np.concatenate([_sample(each) for each in samples]), 0.25))
 
 
+def bootstrap_interquartile_means(
+    samples: Sequence[ArrayLike], generator: np.random.Generator, draws: int = 2000, level: float = LEVEL
+) -> Floats:
+    """Return bootstrap draws of the interquartile mean, shape (draws,); NaN when a sample has fewer than two scores.
+
+    Seeds are resampled within each task (Agarwal et al. 2021), residuals scaled and draws widened as in
+    :func:`bootstrap_means`. Every draw is sorted, so there are fewer by default.
+    """
+    scores = [_sample(each) for each in samples]
+    if not scores or min(len(each) for each in scores) < 2:
+        return np.full(draws, nan)
+    pooled = np.concatenate(
+        [each.mean() + _residuals(each)[generator.integers(0, len(each), (len(each), draws))] for each in scores]
+    )
+    cut = len(pooled) // 4
+    found = np.sort(pooled, axis=0)[cut : len(pooled) - cut].mean(axis=0)
+    centre = interquartile_mean(scores)
+    variances = np.array([[each.var(ddof=1) / len(each)] for each in scores])
+    return centre + (found - found.mean()) * _widening(variances, [len(each) for each in scores], level)
+
+
 def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
     """Return the mean over tasks of A12 (Agarwal et al. 2021): how probably a run of the first beats the second's."""
     return float(np.mean([(cliffs_delta(x, y) + 1) / 2 for x, y in zip(first, second, strict=True)]))
@@ -615,9 +646,12 @@ def _rank_sums(ranks: tuple[int, ...], n: int) -> Floats:
 @lru_cache(maxsize=4096)
 def _signed_sums(ranks: tuple[int, ...]) -> Floats:
     """Return the probability of each sum of the ranks that a fair coin picks."""
-    sums = np.ones(1)
+    sums = np.zeros(sum(ranks) + 1)
+    sums[0] = 1
     for rank in ranks:
-        sums = (np.pad(sums, (0, rank)) + np.pad(sums, (rank, 0))) / 2
+        shifted = np.zeros_like(sums)
+        shifted[rank:] = sums[: len(sums) - rank]
+        sums = (sums + shifted) / 2
     return sums
 
 
