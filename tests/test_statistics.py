@@ -288,6 +288,14 @@ def test_signed_ranks_are_scipys(n: int) -> None:
     assert statistics.signed_rank(x, y) == pytest.approx(stats.wilcoxon(x, y, method=method).pvalue)
 
 
+def test_signed_ranks_of_many_pairs_with_ties_are_scipys_approximation() -> None:
+    rows = np.random.default_rng(3).integers(0, 40, (4, 90)) / 40
+    found = statistics.signed_rank_all(rows)
+    for i, j in combinations(range(4), 2):
+        expected = stats.wilcoxon(rows[i], rows[j], zero_method="wilcox", correction=False, method="asymptotic")
+        assert found[i, j] == pytest.approx(expected.pvalue)
+
+
 @given(st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=7))
 @settings(max_examples=80, deadline=None)
 def test_signed_ranks_with_ties_and_equal_pairs_are_the_enumerated_p(differences: list[float]) -> None:
