@@ -15,6 +15,7 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,10 @@ def _asks(path: Path, asked: str) -> BadInput:
 
 def _asked(path: Path) -> str | None:
     """Return the first thing that the pickles of a file ask for and that no state dict needs."""
-    names = [name for pickled in _pickles(path) for name in _names(pickled) if not _TENSORS.fullmatch(name)]
+    names: list[str] = []
+    with suppress(Exception):  # the file may be broken as well
+        for pickled in _pickles(path):
+            names += [name for name in _names(pickled) if not _TENSORS.fullmatch(name)]
     return next((name for name in names if not name.startswith("numpy.")), next(iter(names), None))
 
 

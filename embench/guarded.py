@@ -69,7 +69,8 @@ class _Child:
         }
         self.owner = os.getpid()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "embench.guarded", str(theirs[0]), str(ours[1])],
+            # -P: what lies in the folder in which the command was given (numpy.py, say) is nothing to import
+            [sys.executable, "-P", "-m", "embench.guarded", str(theirs[0]), str(ours[1])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

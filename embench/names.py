@@ -19,7 +19,7 @@ def is_name(text: str) -> bool:
 def check_name(text: str, what: str = "name") -> str:
     """Return ``text`` when it is a name; raise :class:`BadInput` otherwise."""
     if not is_name(text):
-        raise BadInput(f"{what} {text!r}: use lower-case letters, digits, '.', '_' and '-' (80 at most)")
+        raise BadInput(f"{what} {text[:200]!r}: use lower-case letters, digits, '.', '_' and '-' (80 at most)")
     return text
 
 

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from embench.errors import BadInput
 from embench.files import write_atomic
-from embench.names import is_name
+from embench.names import check_name, is_name
 from embench.recipe import Recipe
 from embench.task import Scoring, Task
 
@@ -243,7 +243,9 @@ class TrialKey:
         return digest_of(facts)
 
     def path(self, results: Path) -> Path:
-        """Return the result file of this trial under the folder ``results``."""
+        """Return the result file of this trial under the folder ``results``; raise :class:`BadInput` for no names."""
+        for name in (self.task, self.model, self.recipe.name):
+            check_name(name)
         return results / self.task / self.model / f"{self.recipe.name}-{self.variant}" / f"seed-{self.seed}.json"
 
 

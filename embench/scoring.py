@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embench import results
+from embench import guarded, results
 from embench.errors import BadInput
 from embench.files import replacing
 from embench.metrics import Counts, count, matched_counts
@@ -113,16 +113,27 @@ def read_section(path: Path) -> NDArray[np.uint8]:
     BadInput
         Not a PNG of 8-bit labels, or too large.
     """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
+    if size > results.MAX_BYTES or not path.is_file():
+        raise BadInput(f"{path}: {size} bytes; a label map is a file of at most {results.MAX_BYTES}")
+    found: NDArray[np.uint8] = guarded.call(_section, str(path), where=path, size=size)
+    return found
+
+
+def _section(path: str) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        if path.stat().st_size > results.MAX_BYTES:
-            raise BadInput(f"{path}: {path.stat().st_size} bytes; a label map has at most {results.MAX_BYTES}")
         with Image.open(path, formats=["PNG"]) as picture:
             if picture.mode not in ("L", "P") or picture.width * picture.height > _MOST_PIXELS:
                 raise BadInput(f"{path}: mode {picture.mode}, {picture.size}; expected an 8-bit label map")
             return np.asarray(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (BadInput, MemoryError):
+        raise
+    except Exception as error:  # its parser raises anything on a broken file
         raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
 
 

@@ -58,8 +58,8 @@ def data_folder() -> Path:
 
 
 def prepared_path(name: str, folder: Path | None = None) -> Path:
-    """Return where the prepared file of a task or unlabelled set stands."""
-    return (folder or data_folder()) / f"{name}.h5"
+    """Return where the prepared file of a task or unlabelled set stands; raise :class:`BadInput` for no name."""
+    return (folder or data_folder()) / f"{check_name(name)}.h5"
 
 
 def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: dict[str, Any] | None = None) -> str:

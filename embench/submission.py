@@ -232,7 +232,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
 def result_path(folder: Path, name: str, fingerprint: results.Fingerprint, seed: int) -> Path:
     """Return where the result of submitted predictions stands, beside those of trials (:class:`TrialKey`)."""
     digest = digest_of({"recipe": RECIPE, "fingerprint": fingerprint.model_dump(mode="json")})
-    return folder / fingerprint.task / name / f"submitted-{digest}" / f"seed-{seed}.json"
+    return folder / check_name(fingerprint.task) / check_name(name) / f"submitted-{digest}" / f"seed-{seed}.json"
 
 
 def _given(

@@ -14,7 +14,7 @@ from pathlib import Path
 from embench import results, scoring
 from embench.errors import BadInput
 from embench.files import write_atomic
-from embench.names import is_name
+from embench.names import check_name, is_name
 from embench.results import TrialResult, digest_of, result_files
 from embench.submission import RECIPE, result_path
 from embench.tasks import find_task, is_registered
@@ -114,7 +114,7 @@ def place_of(result: TrialResult) -> Path:
         "weights": result.model.weights_hash,
         "transfer": (result.weights or {}).get("transfer"),
     }
-    variant = f"{result.recipe['name']}-{digest_of(facts)}"
+    variant = f"{check_name(str(result.recipe.get('name')), 'recipe')}-{digest_of(facts)}"
     return Path(result.task) / result.model.name / variant / f"seed-{result.seed}.json"
 
 

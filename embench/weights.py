@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from embench.errors import BadInput
 from embench.files import sha256, write_atomic
+from embench.names import check_name
 from embench.results import Count, Digest, Finite, Name
 from embench.store import data_folder
 from embench.task import Scale
@@ -80,10 +81,12 @@ class Weights:
 
 
 def weights_path(method: str, data: str, scale: Scale, folder: Path | None = None, model: str | None = None) -> Path:
-    """Return where the checkpoint of ``method`` on the set ``data`` stands.
+    """Return where the checkpoint of ``method`` on the set ``data`` stands; raise :class:`BadInput` for no names.
 
     ``model`` names that whose network was trained, when it is not the method's own.
     """
+    for name in (method, data, *((model,) if model else ())):
+        check_name(name)
     what = f"{method}+{model}" if model else method
     return (folder or data_folder()) / "weights" / f"{what}-{data}-{scale}.safetensors"
 
