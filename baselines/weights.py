@@ -304,7 +304,7 @@ def _renamed(where: str, content: Mapping[str, Any], digest: str | None) -> Publ
             continue
         try:
             tensors[ours] = rule.convert(torch.as_tensor(value)).contiguous()
-        except (RuntimeError, IndexError, TypeError):
+        except (RuntimeError, IndexError, TypeError, ValueError):
             faults.append(f"{where}: {key} is {tuple(value.shape)} of {value.dtype}, which cannot be {ours}")
     if faults:
         raise BadInput(sorted(faults))

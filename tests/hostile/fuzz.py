@@ -38,7 +38,7 @@ from . import mutate, seeds
 
 SECONDS = 5.0
 MEMORY = 2 * 2**30
-_HANGING = 60
+_HANGING = 300
 """Seconds by the clock after which a worker is killed."""
 _OUR_FAULT = 99
 
