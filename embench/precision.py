@@ -17,10 +17,10 @@ _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device itself multiplies bf16 numbers."""
+    """Whether the device itself multiplies bf16 numbers; no where an older torch cannot tell it of the processor."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = torch.cpu.get_capabilities()
+    found = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name, False) for name in _BF16_INSTRUCTIONS)
 
 
