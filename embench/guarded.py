@@ -189,6 +189,7 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         array = None
         answer: dict[str, Any]
         try:
+            _unlimit()  # what a request was allowed is not what loading the next one's libraries takes
             function = getattr(importlib.import_module(module), name)
             _limit(request["seconds"], request["room"])
             found = function(*arguments)
@@ -218,6 +219,12 @@ def _limit(seconds: int, room: int) -> None:
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[0])
         _set(resource.RLIMIT_AS, pages * resource.getpagesize() + room)
+
+
+def _unlimit() -> None:
+    """Lift what :func:`_limit` set for an earlier request."""
+    for limit in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
+        _set(limit, resource.getrlimit(limit)[1])
 
 
 def _set(limit: int, value: int) -> None:

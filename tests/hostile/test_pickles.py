@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import math
 import os
 import pickle
 import subprocess
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import weights
+from baselines import foreign, weights
+from embench import guarded
 from embench.errors import BadInput
 
 NORM = "transformer.encoder.encoder_norm.weight"
@@ -178,3 +180,11 @@ for path in sys.argv[1:]:
     done = subprocess.run([sys.executable, "-c", program, *files], capture_output=True, text=True, check=True)
     silent = {name for number, name in enumerate(PAYLOADS) if not (tmp_path / f"{number}" / "canary").exists()}
     assert silent == harmless, done.stdout
+
+
+def test_a_checkpoint_is_read_by_the_child_that_has_served_a_smaller_file(tmp_path: Path) -> None:
+    """What that file was allowed does not hold while the libraries of the next are loaded."""
+    guarded.close()
+    assert guarded.call(math.floor, 1, where="a number") == 1
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.pt")
+    assert list(foreign.content(tmp_path / "a.pt")) == ["a"]
