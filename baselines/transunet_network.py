@@ -60,7 +60,7 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         dropped = round(self.p * 2**16)
-        if not self.training or x.is_cuda or not 0 < dropped < 2**16:
+        if not self.training or x.device.type != "cpu" or not 0 < dropped < 2**16:
             return super().forward(x)
         drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
