@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,7 +21,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device itself multiplies bf16 numbers; no where an older torch cannot tell it of the processor."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    found = getattr(torch.cpu, "get_capabilities", dict)()
+    found: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name, False) for name in _BF16_INSTRUCTIONS)
 
 
