@@ -210,6 +210,16 @@ def test_without_an_address_a_ray_of_this_machine_is_started_for_the_command(toy
     command.check()
 
 
+def test_sigterm_stays_with_the_command_when_ray_has_taken_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, lambda *_: sys.exit(15)))
+    assert engine.Ray().device("auto") == "cpu"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -119,6 +121,7 @@ class Ray:
         if self.address not in (None, "auto"):
             _knock(self.address)
         here = {} if self.address else {"num_cpus": provenance.cores(), "include_dashboard": False}
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of what the error says
@@ -126,6 +129,9 @@ class Ray:
         except Exception as error:  # Ray raises plain ones too
             where = f"--address {self.address}: no Ray cluster there" if self.address else "Ray does not start here"
             raise TryAgain(f"{where} ({_first(error)})") from None
+        finally:
+            if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own ends the process with 15
 
 
 def _knock(address: str) -> None:
