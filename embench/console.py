@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
+
+LOG_EVERY = 30.0
+"""Seconds between log lines where there is no terminal."""
+Progress = Callable[[int], None]
+"""Called with the items done since the last call."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -26,14 +31,30 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-def tracked(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Pass items on as they come: a progress bar with an estimate on a terminal, a log line for each elsewhere."""
+@contextmanager
+def showing(title: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """Show a bar with an estimate on a terminal, log lines with one elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import track
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
-        yield from track(items, what, total, console=Console(stderr=True))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Bars(*columns, console=Console(stderr=True)) as bars:
+            bar = bars.add_task(title, total=total, completed=done)
+            yield lambda more: bars.advance(bar, more)
         return
-    for number, item in enumerate(items, 1):
-        log.info("%s: %d of %d", what, number, total)
-        yield item
+    started = told = time.monotonic()
+    reached = done
+
+    def line(more: int) -> None:
+        nonlocal reached, told
+        reached += more
+        now = time.monotonic()
+        if now - told >= LOG_EVERY or reached == total:
+            told = now
+            rate = (reached - done) / max(now - started, 1e-9)
+            left = (total - reached) / rate
+            log.info("%s: %d of %d, %.0f per second, about %.0f min left", title, reached, total, rate, left / 60)
+
+    yield line

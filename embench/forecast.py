@@ -15,8 +15,9 @@ import heapq
 import math
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import tasks
-from embench.console import tracked
+from embench.console import showing
 from embench.errors import BadInput
 from embench.experiment import Choice
 from embench.model import TorchModel
@@ -132,13 +133,15 @@ def forecast(choices: Sequence[Choice], data: Path, device: str, threads: int, s
     jobs = max(1, min(at_once, len(distinct)))
     measure = partial(_measure, data=data, device=device, threads=threads)
     parts = [(choice.spec, choice.task, choice.recipe) for choice in distinct.values()]
-    if jobs == 1:
-        found = list(tracked(map(measure, parts), len(parts), "measured"))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, context) as pool:
-            found = list(tracked(pool.map(measure, parts), len(parts), "measured"))
-    paces = dict(zip(distinct, found, strict=True))
+    paces: dict[tuple[Any, ...], Pace] = {}
+    with ExitStack() as stack:
+        progress = stack.enter_context(showing("measured", len(parts)))
+        each: Callable[..., Iterator[Pace]] = map
+        if jobs > 1:
+            each = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
+        for kind, pace in zip(distinct, each(measure, parts), strict=True):
+            paces[kind] = pace
+            progress(1)
     return [_line(choice, paces[_kind(choice)], scored_shapes(choice.task, data), seeds) for choice in choices]
 
 

@@ -15,12 +15,9 @@ import logging
 import multiprocessing
 import os
 import shutil
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import leakage, provenance, store
+from embench.console import showing
 from embench.errors import BadInput, TryAgain
 from embench.leakage import PRINT, SIDE, fingerprint, padded
 from embench.task import UnlabelledSet
@@ -36,11 +34,6 @@ log = logging.getLogger(__name__)
 
 BLOCK = 256
 """Patches that are packed, and lost by a kill, at a time."""
-LOG_EVERY = 30.0
-"""Seconds between log lines where there is no terminal."""
-
-Progress = Callable[[int], None]
-"""Called with the items done since the last call."""
 
 _RECORD = np.dtype([("facts", "S16"), ("padded", "<i8"), ("grey_levels", "<i8", 256)])
 """What is kept of a finished block; ``facts`` is empty while it is not finished."""
@@ -260,32 +253,3 @@ def _start(job: _Job) -> None:
 
 def _pack_block(block: int) -> tuple[int, Any, list[str]]:
     return _job.pack_block(block)
-
-
-@contextmanager
-def showing(title: str, total: int, done: int = 0) -> Iterator[Progress]:
-    """Show a bar with an estimate on a terminal, log lines with one elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bars(*columns, console=Console(stderr=True)) as bars:
-            bar = bars.add_task(title, total=total, completed=done)
-            yield lambda more: bars.advance(bar, more)
-        return
-    started = told = time.monotonic()
-    reached = done
-
-    def line(more: int) -> None:
-        nonlocal reached, told
-        reached += more
-        now = time.monotonic()
-        if now - told >= LOG_EVERY or reached == total:
-            told = now
-            rate = (reached - done) / max(now - started, 1e-9)
-            left = (total - reached) / rate
-            log.info("%s: %d of %d, %.0f per second, about %.0f min left", title, reached, total, rate, left / 60)
-
-    yield line

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench import packing, provenance, store, tasks
+from embench.console import showing
 from embench.errors import BadInput, TryAgain
 from embench.files import replacing
 from embench.leakage import NEAR, SIDE, fingerprint, patches
@@ -149,7 +150,7 @@ def _surveyed(root: Path, names: Sequence[str], work: Path, jobs: int, title: st
     work.mkdir(parents=True, exist_ok=True)
     results: list[NDArray[np.void]] = []
     faults: list[str] = []
-    with packing.showing(title, len(names)) as progress:
+    with showing(title, len(names)) as progress:
         for number, found in enumerate(_map(jobs, partial(_survey, root, work), names)):
             if isinstance(found, BadInput):
                 faults += found.lines
