@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 1000
 """Files after which new entries are committed."""
+Mark = tuple[int, ...]
 _UNSETTLED = 2 * 10**9
 """Nanoseconds after a change in which another could have the same time: coarse file systems count in seconds."""
 
@@ -157,12 +158,12 @@ class Memory(Database):
         code = _code()
         seen, known = self._seen(), self._known()
         keys: dict[Path, bytes] = {}
-        marks: dict[Path, tuple[int, ...]] = {}
+        marks: dict[Path, Mark] = {}
         unknown = []
         for path in paths:
-            mark = marks[path] = _mark(path)
+            now = marks[path] = _settled(path)
             before, key = seen.get(str(path), ((), b""))
-            if mark and mark == before and key in known:
+            if now and now == before and key in known:
                 keys[path] = key
             else:
                 unknown.append(path)
@@ -188,14 +189,14 @@ class Memory(Database):
         self._remember(keys, marks)
         return [kept[path] if path in kept else faults[path] for path in paths]
 
-    def _seen(self) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    def _seen(self) -> dict[str, tuple[Mark, bytes]]:
         rows = self.all("SELECT path, mark, key FROM seen")
         return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
 
     def _known(self) -> dict[bytes, tuple[str, str]]:
         return {key: (shared, own) for key, shared, own in self.all("SELECT key, shared, own FROM kept")}
 
-    def _remember(self, keys: Mapping[Path, bytes], marks: Mapping[Path, tuple[int, ...]]) -> None:
+    def _remember(self, keys: Mapping[Path, bytes], marks: Mapping[Path, Mark]) -> None:
         used = {(key,) for key in keys.values()}
         self.change("DELETE FROM kept WHERE key = ?", set(self.all("SELECT key FROM kept")) - used)
         seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
@@ -204,15 +205,19 @@ class Memory(Database):
         self.change("INSERT INTO seen VALUES (?, ?, ?)", seen - before)
 
 
-def _mark(path: Path) -> tuple[int, ...]:
-    """Return what no change of a file leaves as it was; nothing where it cannot be told yet or there is no file."""
+def mark(path: Path) -> Mark:
+    """Return what no change of a file leaves as it was, its time of change last; nothing where there is no file."""
     try:
         facts = path.stat()
     except OSError:
         return ()
-    if time.time_ns() - facts.st_ctime_ns < _UNSETTLED:
-        return ()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def _settled(path: Path) -> Mark:
+    """Return the mark of a file, and nothing too where another change could still leave it as it is."""
+    found = mark(path)
+    return found if found and time.time_ns() - found[-1] >= _UNSETTLED else ()
 
 
 def _read(

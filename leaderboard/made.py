@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 import embench
 from embench.store import data_folder
 from leaderboard import workers
-from leaderboard.kept import Database
+from leaderboard.kept import Database, mark
 
 Arrays = dict[str, NDArray[Any]]
-Mark = tuple[int, ...]
 
 
 class Made(Database):
@@ -107,15 +106,6 @@ class Made(Database):
 
 
 _ONE = "SELECT content FROM arrays WHERE key = ?"
-
-
-def mark(path: Path) -> Mark:
-    """Return what no change of a file leaves as it was; nothing where there is no file."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return ()
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def digest(of: Any) -> str:

@@ -20,7 +20,7 @@ from embench.errors import BadInput
 from embench.files import sha256, write_atomic
 from embench.results import digest_of
 from embench.store import Prepared, Volume, prepared_path
-from leaderboard.made import mark
+from leaderboard.kept import mark
 from leaderboard.table import Cell, Column, Trial
 
 LARGEST_SIDE = 640

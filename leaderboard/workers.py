@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
+
+from embench.provenance import cores
 
 Thing = TypeVar("Thing")
 Made = TypeVar("Made")
@@ -38,7 +39,7 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
         As ``function`` does, and BrokenProcessPool when a process is killed.
     """
     global _work
-    count = min(_processors(), MOST)
+    count = min(cores(), MOST)
     if len(things) < (FEWEST if fewest is None else fewest) or count < 2:
         yield from map(function, things)
         return
@@ -51,7 +52,3 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
 def _one(place: int) -> Any:
     function, things = _work
     return function(things[place])
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

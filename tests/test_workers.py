@@ -12,7 +12,7 @@ from leaderboard import table, workers
 
 
 def test_what_processes_return_comes_in_order_and_from_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
     squares, own = range(100), []
     found = list(workers.each(lambda k: (own.append(k), k * k, os.getpid()), squares))
     assert [square for _, square, _ in found] == [k * k for k in squares]
@@ -25,7 +25,7 @@ def test_few_things_are_done_in_this_process() -> None:
 
 
 def test_a_fault_in_a_process_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
     with pytest.raises(ZeroDivisionError):
         list(workers.each(lambda k: 1 / k, range(workers.FEWEST)))
 
@@ -38,7 +38,7 @@ def test_results_read_by_processes_are_those_read_by_one(tmp_path: Path, monkeyp
     broken.write_text(broken.read_text().replace('"status": "done"', '"status": "diverged"'))
     alone = table.read([folder])
     monkeypatch.setattr(workers, "FEWEST", 1)
-    monkeypatch.setattr(workers, "_processors", lambda: 2)
+    monkeypatch.setattr(workers, "cores", lambda: 2)
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "elsewhere"))
     assert table.read([folder]) == alone
     assert (len(alone[0]), len(alone[1])) == (5, 1)
