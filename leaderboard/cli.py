@@ -414,13 +414,11 @@ def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None
     for (_, (task, _)), cell in table.cells_of(trials).items():
         if task in tasks or not any(trial.result.synthetic for trial in cell.trials):
             samples[task].append(cell.scores)
-    generator = np.random.default_rng(0)
-    units = power.detectable(seeds, seeds, generator)
     rows = []
-    for found in power.prospects(samples, tasks, seeds, generator):
+    for found in power.prospects(samples, tasks, seeds, np.random.default_rng(0)):
         spread = found.spread
         if not spread.rows:
-            source, difference = "no earlier results", f"{units:.2f} SD"
+            source, difference = "no earlier results", f"{found.deviations:.2f} SD"
         else:
             of = "" if found.own else " of other tasks"
             source = f"SD {spread.deviation:.3f} ({spread.low:.3f}–{spread.high:.3f}), {spread.rows} rows{of}"

@@ -115,8 +115,8 @@ class Prospect:
         Of either row.
     smallest_p : float
         The smallest p that the test can reach.
-    detectable : float
-        Difference of scores found with probability 0.8 at the level 0.05; NaN without any spread.
+    deviations : float
+        Difference found with probability 0.8 at the level 0.05, in standard deviations over seeds.
     """
 
     task: str
@@ -124,7 +124,12 @@ class Prospect:
     own: bool
     seeds: int
     smallest_p: float
-    detectable: float
+    deviations: float
+
+    @property
+    def detectable(self) -> float:
+        """That difference in scores; NaN without any spread."""
+        return self.deviations * self.spread.deviation
 
 
 def prospects(
@@ -141,12 +146,11 @@ def prospects(
         Of either row.
     generator : numpy.random.Generator
     """
-    units = detectable(seeds, seeds, generator)
+    deviations, smallest = detectable(seeds, seeds, generator), statistics.smallest_p(seeds, seeds)
     everything = spread([sample for rows in samples.values() for sample in rows])
     found = []
     for task in tasks:
         own = spread(samples.get(task, ()))
         used = own if own.rows else everything
-        smallest = statistics.smallest_p(seeds, seeds)
-        found.append(Prospect(task, used, bool(own.rows), seeds, smallest, units * used.deviation))
+        found.append(Prospect(task, used, bool(own.rows), seeds, smallest, deviations))
     return found
