@@ -166,10 +166,7 @@ def scored_shapes(task: Task, data: Path) -> list[Shape] | None:
 
 
 def windows(task: Task, shape: tuple[int, ...], inference: Inference) -> float:
-    """Return how many windows (megapixels, where whole sections are predicted) it takes to predict a volume (Z, Y, X).
-
-    As sliding windows are laid: as many as cover the side at a stride of (1 - overlap) windows, at least one.
-    """
+    """Return how many windows (megapixels, where whole sections are predicted) it takes to predict a volume (Z, Y, X)."""
     total = 0.0
     for axis in task.scoring.axes if task.scoring.is_volume else (0,):
         sides = [side for number, side in enumerate(shape) if number != axis]
@@ -180,12 +177,7 @@ def windows(task: Task, shape: tuple[int, ...], inference: Inference) -> float:
 def _windows_of_section(sides: Sequence[int], inference: Inference, volume: bool) -> float:
     if not isinstance(inference, SlidingWindow):
         return math.prod(math.ceil(side / inference.multiple) * inference.multiple for side in sides) / MEGAPIXEL
-    stride = _stride(inference, volume)
-    return math.prod(1 + math.ceil(max(0, side - inference.window) / stride) for side in sides)
-
-
-def _stride(inference: SlidingWindow, volume: bool) -> int:
-    return max(1, int(inference.window * (1 - (inference.overlap_3d if volume else inference.overlap_2d))))
+    return math.prod(len(inference.starts(side, volume)) for side in sides)
 
 
 def _kind(choice: Choice) -> tuple[Any, ...]:
@@ -362,7 +354,9 @@ def _at_hand(task: Task, data: Path) -> bool:
 def _section(sample: Prepared | _Noise, inference: Inference, volume: bool) -> NDArray[np.uint8]:
     """Return a test section, cut to a batch of windows (or half a thousand pixels a side) at most."""
     image_YX = sample.volumes("test")[0].image[0]
-    side = inference.window + _stride(inference, volume) if isinstance(inference, SlidingWindow) else 512
+    side = 512
+    if isinstance(inference, SlidingWindow):  # two windows a side
+        side = inference.window + inference.starts(2 * inference.window, volume)[1]
     return np.ascontiguousarray(image_YX[:side, :side])
 
 

@@ -99,8 +99,7 @@ def predict_section(
                 small_YX = _resize_down(image_YX, multiple)
                 return _resize_nearest(_scores(_logits(network, to_network(small_YX))[0]), (height, width))
             case SlidingWindow():
-                overlap = inference.overlap_3d if volume else inference.overlap_2d
-                return _slide(network, image_YX, to_network, inference, overlap)
+                return _slide(network, image_YX, to_network, inference, volume)
 
 
 def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:
@@ -270,7 +269,7 @@ def _slide(
     image_YX: NDArray[np.uint8],
     to_network: Callable[[NDArray[np.uint8]], torch.Tensor],
     way: SlidingWindow,
-    overlap: float,
+    volume: bool,
 ) -> Scores:
     """Average the logits of windows, one row of windows after the other.
 
@@ -281,7 +280,7 @@ def _slide(
     window, shape = way.window, image_YX.shape
     lacking = [max(window - side, 0) for side in shape]
     top, left = (side // 2 for side in lacking)
-    rows, columns = (_starts(max(side, window), window, overlap) for side in shape)
+    rows, columns = (way.starts(side, volume) for side in shape)
     scores_CYX = np.empty(0, np.float32)
     carried: torch.Tensor | None = None
     for y, following in zip(rows, [*rows[1:], rows[-1] + window], strict=True):
@@ -296,12 +295,6 @@ def _slide(
             scores_CYX = np.empty((len(part), rows[-1] + window, part.shape[2]), np.float32)
         scores_CYX[:, y:following] = part
     return scores_CYX[:, top : top + shape[0], left : left + shape[1]]
-
-
-def _starts(side: int, window: int, overlap: float) -> list[int]:
-    """Return where windows begin along a side of at least ``window``; the last one ends with the side."""
-    step = max(int(window * (1 - overlap)), 1)
-    return [min(start, side - window) for start in range(0, side - window + step, step)]
 
 
 def _sum_of_windows(

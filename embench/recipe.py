@@ -28,6 +28,12 @@ class SlidingWindow:
     overlap_3d: float = 0.7
     batch: int = 4
 
+    def starts(self, side: int, volume: bool) -> list[int]:
+        """Return where windows begin along a side, padded to a window at least; the last one ends with the side."""
+        step = max(int(self.window * (1 - (self.overlap_3d if volume else self.overlap_2d))), 1)
+        last = max(side, self.window) - self.window
+        return [min(start, last) for start in range(0, last + step, step)]
+
 
 Inference = WholeImage | SlidingWindow
 
