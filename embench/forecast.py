@@ -166,7 +166,7 @@ def scored_shapes(task: Task, data: Path) -> list[Shape] | None:
 
 
 def windows(task: Task, shape: tuple[int, ...], inference: Inference) -> float:
-    """Return how many windows (megapixels, where whole sections are predicted) it takes to predict a volume (Z, Y, X)."""
+    """Return how many windows (megapixels, where whole sections are predicted) predict a volume (Z, Y, X)."""
     total = 0.0
     for axis in task.scoring.axes if task.scoring.is_volume else (0,):
         sides = [side for number, side in enumerate(shape) if number != axis]
