@@ -33,6 +33,23 @@ SlurmOptions = Annotated[
 ]
 RayAddress = Annotated[str | None, typer.Option(help="auto or ray://HOST:PORT (default: a Ray of this machine).")]
 Jobs = Annotated[int | None, typer.Option(help="Trials at a time (default: one per GPU, or by cores).")]
+TaskNames = Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")]
+TasksOrSuites = Annotated[list[str], typer.Option("--task", "--tasks", help="Tasks or suites, comma-separated.")]
+Suite = Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")]
+Iterations = Annotated[int | None, typer.Option(help="Budget (default: the task's).")]
+Snapshots = Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")]
+RecipeName = Annotated[str | None, typer.Option(help="Train under this recipe (default: the model's own).")]
+Crop = Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per step.")]
+Overlap = Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")]
+PrecisionName = Annotated[
+    str | None, typer.Option(help="fp32, bf16, or auto: the faster one here (default: the recipe's).")
+]
+Checkpoints = Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+ExecutorName = Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")]
+Detach = Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")]
+Threads = Annotated[int, typer.Option(help="CPU threads per trial; part of what makes a result repeatable.")]
 ResultFolders = Annotated[list[Path], typer.Option("--results", help="Folder of results; may be repeated.")]
 
 
@@ -41,27 +58,25 @@ def run(
     model: Annotated[
         list[str], typer.Option("--model", help="Names or path/to/file.py:Class, comma-separated; all; published; ...")
     ],
-    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
-    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    task: TaskNames = [],  # noqa: B006
+    suite: Suite = None,
     seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
     first_seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
-    snapshots: Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")] = 5,
-    recipe: Annotated[str | None, typer.Option(help="Train under this recipe (default: the model's own).")] = None,
-    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, or auto: the faster one here (default: the recipe's).")
-    ] = None,
-    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    iterations: Iterations = None,
+    snapshots: Snapshots = 5,
+    recipe: RecipeName = None,
+    crop: Crop = None,
+    batch_size: BatchSize = None,
+    overlap: Overlap = None,
+    precision: PrecisionName = None,
+    weights: Checkpoints = [],  # noqa: B006
+    device: Device = "auto",
+    executor: ExecutorName = "local",
     slurm: SlurmOptions = [],  # noqa: B006
     address: RayAddress = None,
-    detach: Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")] = False,
+    detach: Detach = False,
     jobs: Jobs = None,
-    threads: Annotated[int, typer.Option(help="CPU threads per trial; part of what makes a result repeatable.")] = 1,
+    threads: Threads = 1,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
     save_every: Annotated[float, typer.Option(help="Seconds between training states on disk.")] = 60.0,
@@ -101,19 +116,19 @@ def run(
 @app.command()
 def plan(
     model: Annotated[list[str], typer.Option("--model", help="As for run.")] = ["published"],  # noqa: B006
-    task: Annotated[list[str], typer.Option("--task", "--tasks", help="Tasks or suites, comma-separated.")] = [],  # noqa: B006
-    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    task: TasksOrSuites = [],  # noqa: B006
+    suite: Suite = None,
     seeds: Annotated[int, typer.Option(help="Trials per model and task.")] = 6,
-    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
-    snapshots: Annotated[int, typer.Option(help="Times a trial is scored.")] = 5,
-    recipe: Annotated[str | None, typer.Option(help="Train under this recipe (default: the model's own).")] = None,
-    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto (default: the recipe's).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    iterations: Iterations = None,
+    snapshots: Snapshots = 5,
+    recipe: RecipeName = None,
+    crop: Crop = None,
+    batch_size: BatchSize = None,
+    overlap: Overlap = None,
+    precision: PrecisionName = None,
+    device: Device = "auto",
     jobs: Jobs = None,
-    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    threads: Threads = 1,
     results: ResultFolders = [Path("results")],  # noqa: B006
     data: DataFolder = None,
 ) -> None:
@@ -152,21 +167,21 @@ def factorial(
         list[str], typer.Option("--pair", help="ARCHITECTURE=RANDOM,PRETRAINED: two models of one network; twice.")
     ] = ["UNet-ResNet50=unet-resnet50,unet-resnet50-mocov2", "TransUNet=transunet,retina"],  # noqa: B006
     recipes: Annotated[str, typer.Option(help="Two, comma-separated.")] = "unet,retina",
-    task: Annotated[list[str], typer.Option("--task", "--tasks", help="Tasks or suites, comma-separated.")] = [],  # noqa: B006
+    task: TasksOrSuites = [],  # noqa: B006
     seeds: Annotated[int, typer.Option(help="Trials per cell and task.")] = 6,
-    iterations: Annotated[int | None, typer.Option(help="Budget (default: the task's).")] = None,
-    snapshots: Annotated[int, typer.Option(help="Times a trial is scored, the last at its end.")] = 5,
-    crop: Annotated[int | None, typer.Option(help="Training crop and sliding window, pixels.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    overlap: Annotated[float | None, typer.Option(help="Overlap of the sliding window, 0..1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto (default: the recipe's).")] = None,
-    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    iterations: Iterations = None,
+    snapshots: Snapshots = 5,
+    crop: Crop = None,
+    batch_size: BatchSize = None,
+    overlap: Overlap = None,
+    precision: PrecisionName = None,
+    weights: Checkpoints = [],  # noqa: B006
+    device: Device = "auto",
+    executor: ExecutorName = "local",
     slurm: SlurmOptions = [],  # noqa: B006
     address: RayAddress = None,
     jobs: Jobs = None,
-    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    threads: Threads = 1,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("factorial"),
     data: DataFolder = None,
@@ -222,10 +237,10 @@ def retry(
     model: Annotated[
         list[str], typer.Option("--model", help="Model files that failed trials may import: path/to/file.py:Class.")
     ] = [],  # noqa: B006
-    executor: Annotated[str, typer.Option(help="local, slurm or ray: where the trials run.")] = "local",
+    executor: ExecutorName = "local",
     slurm: SlurmOptions = [],  # noqa: B006
     address: RayAddress = None,
-    detach: Annotated[bool, typer.Option("--detach", help="With slurm: submit and do not wait.")] = False,
+    detach: Detach = False,
     jobs: Jobs = None,
 ) -> None:
     """Run again the planned trials that failed or were stopped, from their last saved state.
@@ -242,14 +257,14 @@ def retry(
 @app.command()
 def doctor(
     model: Annotated[list[str], typer.Option("--model", help="Models that are to work here, as for run.")] = [],  # noqa: B006
-    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
-    suite: Annotated[str | None, typer.Option(help="A suite of tasks: mini, vnc, published.")] = None,
+    task: TaskNames = [],  # noqa: B006
+    suite: Suite = None,
     seeds: Annotated[int, typer.Option(help="Trials per model and task, for the disk space.")] = 6,
-    weights: Annotated[list[Path], typer.Option("--weights", help="Pre-trained checkpoint; may be repeated.")] = [],  # noqa: B006
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    weights: Checkpoints = [],  # noqa: B006
+    device: Device = "auto",
     executor: Annotated[str | None, typer.Option(help="local, slurm or ray, where one of them has to work.")] = None,
     address: RayAddress = None,
-    threads: Annotated[int, typer.Option(help="CPU threads per trial.")] = 1,
+    threads: Threads = 1,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
     deep: Annotated[bool, typer.Option("--deep", help="Read and hash prepared data and checkpoints again.")] = False,
@@ -360,7 +375,7 @@ def pretrain(
         Path | None, typer.Option(help="What the network itself starts from, where it does (default: as imported).")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images (default: the published number).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    batch_size: BatchSize = None,
     crop: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
     scale: Annotated[str | None, typer.Option(help="full or tiny (default: the data set's).")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -381,7 +396,7 @@ def pretrain(
         typer.Option("--deterministic", help="On a GPU too: the same bytes every time, slower. (On a CPU always.)"),
     ] = False,
     keep_every: Annotated[int, typer.Option(help="Epochs between checkpoints and example pictures that stay.")] = 20,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores).")] = None,
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
     force: Annotated[bool, typer.Option(help="Replace a checkpoint made with other settings.")] = False,
@@ -473,7 +488,7 @@ def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder 
 def compare(
     a: Annotated[str, typer.Argument(help="A row: model, or model+recipe.")],
     b: Annotated[str, typer.Argument(help="Another row.")],
-    task: Annotated[list[str], typer.Option("--task", help="Names, comma-separated.")] = [],  # noqa: B006
+    task: TaskNames = [],  # noqa: B006
     results: ResultFolders = [Path("results")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     margin: Annotated[float | None, typer.Option(help="Say who is worse by less than this, as 0.01.")] = None,
