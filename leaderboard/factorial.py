@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import nan
+from math import nan, sqrt
 
 import numpy as np
 import pandas as pd
@@ -51,28 +51,13 @@ def effects(trials: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
         A factor with other than two levels, or a cell with fewer than two scores, each named.
     """
     levels = _levels(trials)
-    found = []
     tasks = list(dict.fromkeys(trials["task"]))
-    variances: dict[str, list[tuple[float, float, float]]] = {}
-    for task in tasks:
-        means, errors, freedoms = _cells(trials[trials["task"] == task], levels, task)
-        rows = []
-        for names in _effects():
-            weights = _contrast(names)
-            estimate = float((weights * means).sum())
-            parts = (weights**2 * errors).ravel()
-            variances.setdefault(_name(names), []).append((estimate, parts.sum(), (parts**2 / freedoms.ravel()).sum()))
-            rows.append(_row(task, names, levels, estimate, parts.sum(), (parts**2 / freedoms.ravel()).sum(), level))
-        found += _adjusted(rows)
+    by_task = np.array([_contrasted(trials[trials["task"] == task], levels, task) for task in tasks])
+    found = [_rows(task, moments, levels, level) for task, moments in zip(tasks, by_task, strict=True)]
     if len(tasks) > 1:
-        rows = []
-        for names in _effects():
-            parts_of = np.array(variances[_name(names)])
-            count = len(tasks)
-            estimate, variance, fourth = parts_of.sum(axis=0) / np.array([count, count**2, count**4])
-            rows.append(_row(OVER_TASKS, names, levels, estimate, variance, fourth, level))
-        found += _adjusted(rows)
-    return pd.DataFrame(found)
+        mean = by_task.sum(axis=0) / [len(tasks), len(tasks) ** 2, len(tasks) ** 4]
+        found.append(_rows(OVER_TASKS, mean, levels, level))
+    return pd.DataFrame([row for rows in found for row in rows])
 
 
 def cells(trials: pd.DataFrame) -> pd.DataFrame:
@@ -156,34 +141,39 @@ def _cells(trials: pd.DataFrame, levels: dict[str, list[str]], task: str) -> tup
     return means, errors, freedoms
 
 
-def _row(
-    task: str,
-    names: tuple[str, ...],
-    levels: dict[str, list[str]],
-    estimate: float,
-    variance: float,
-    fourth: float,
-    level: float,
-) -> dict[str, object]:
-    freedom = variance**2 / fourth if fourth else nan
-    error = np.sqrt(variance)
-    if error:
-        half = float(stats.t.ppf(1 - level / 2, freedom)) * error
-        p = float(2 * stats.t.sf(abs(estimate) / error, freedom))
-    else:  # every cell repeats one score: nothing is left to chance
-        half, p = 0.0, 0.0 if estimate else 1.0
-    return {
-        "task": task,
-        "effect": _name(names),
-        "contrast": "; ".join(f"{levels[name][1]} − {levels[name][0]}" for name in names),
-        "estimate": estimate,
-        "low": estimate - half,
-        "high": estimate + half,
-        "freedom": freedom,
-        "p": p,
-    }
+def _contrasted(trials: pd.DataFrame, levels: dict[str, list[str]], task: str) -> list[list[float]]:
+    """Return of each effect the estimate, its variance, and the sum of the squared variances over their freedoms."""
+    means, errors, freedoms = _cells(trials, levels, task)
+    found = []
+    for names in _effects():
+        weights = _contrast(names)
+        parts = weights**2 * errors
+        found.append([(weights * means).sum(), parts.sum(), (parts**2 / freedoms).sum()])
+    return found
 
 
-def _adjusted(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    adjusted = holm([float(row["p"]) for row in rows])  # type: ignore[arg-type]
+def _rows(task: str, moments: np.ndarray, levels: dict[str, list[str]], level: float) -> list[dict[str, object]]:
+    """Return the lines of a task, with p adjusted over them; ``moments`` as :func:`_contrasted` has them."""
+    rows = []
+    for names, (estimate, variance, fourth) in zip(_effects(), moments.tolist(), strict=True):
+        freedom = variance**2 / fourth if fourth else nan
+        error = sqrt(variance)
+        if error:
+            half = float(stats.t.ppf(1 - level / 2, freedom)) * error
+            p = float(2 * stats.t.sf(abs(estimate) / error, freedom))
+        else:  # every cell repeats one score: nothing is left to chance
+            half, p = 0.0, 0.0 if estimate else 1.0
+        rows.append(
+            {
+                "task": task,
+                "effect": _name(names),
+                "contrast": "; ".join(f"{levels[name][1]} − {levels[name][0]}" for name in names),
+                "estimate": estimate,
+                "low": estimate - half,
+                "high": estimate + half,
+                "freedom": freedom,
+                "p": p,
+            }
+        )
+    adjusted = holm([row["p"] for row in rows])
     return [{**row, "p_holm": float(p)} for row, p in zip(rows, adjusted, strict=True)]
