@@ -5,9 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,13 +69,5 @@ def test_a_step_that_does_not_end_is_given_up_in_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_stopped_at_any_moment_a_run_ends_in_time_and_goes_on_to_the_same_bytes() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.reliability.stop", "--rounds", "5"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("wrong: 0\n")
+def test_stopped_at_any_moment_a_run_ends_in_time_and_goes_on_to_the_same_bytes(tool: Callable[..., str]) -> None:
+    assert tool("stop", "--rounds", "5").endswith("wrong: 0\n")
