@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -613,6 +614,8 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
             yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if re.match(r"DataLoader worker \(pid", str(error)):
+            # its frames hold the loader: while that is there, torch raises this again at the end of any other process
+            traceback.clear_frames(error.__traceback__)
             raise TryAgain(
                 f"a data worker was killed (out of memory?): {str(error).splitlines()[0]} Run the same command again "
                 "to go on, with fewer --workers if memory was short"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +29,7 @@ from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
 from baselines.unet_resnet50 import unet
 from embench import pretraining, store, weights
 from embench.batched import Batched
-from embench.errors import BadInput, Diverged
+from embench.errors import BadInput, Diverged, TryAgain
 from embench.pretraining import Pretraining, Settings, World, pretrain
 from embench.registry import find_model, find_pretraining
 from embench.store import Prepared
@@ -315,6 +318,30 @@ def test_workers_do_not_change_the_result_and_seeds_do(data: Prepared, tmp_path:
     ]
     assert made[0] == made[1]
     assert made[0] != made[2]
+
+
+class LosesAWorker(Toy):
+    """Kills a data worker while a batch is waited for, which takes its time."""
+
+    def augmentation(self, crop: int) -> Any:
+        def slowly(image_YX: np.ndarray, rng: np.random.Generator) -> Any:
+            time.sleep(0.1)
+            return Corruption(crop)(image_YX, rng)
+
+        return slowly
+
+    def stepped(self, module: nn.Module) -> None:
+        threading.Timer(0.2, multiprocessing.active_children()[0].kill).start()
+
+
+def test_a_killed_data_worker_is_told_once_and_not_again_at_the_end_of_other_processes(
+    data: Prepared, tmp_path: Path
+) -> None:
+    with pytest.raises(TryAgain, match="a data worker was killed") as told:
+        pretrain(LosesAWorker(), data, short("toy"), tmp_path / "a.safetensors", workers=2)
+    assert told.value.__context__ is not None
+    assert not multiprocessing.active_children()
+    subprocess.run(["true"], check=True)  # at whose end torch looks at every data worker it knows of
 
 
 def test_torch_is_left_as_it_was(data: Prepared, tmp_path: Path) -> None:
