@@ -21,7 +21,7 @@ from markupsafe import Markup
 from embench.files import write_atomic
 from embench.results import ModelCard
 from leaderboard import export, figures, sections, statistics, table, workers
-from leaderboard.made import Made
+from leaderboard.made import Made, digest
 from leaderboard.pairs import Pairings
 from leaderboard.published import published_for
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
@@ -43,6 +43,11 @@ class Content:
     trials: Sequence[Trial]
     refused: Sequence[str]
     made: Made = field(default_factory=lambda: Made(Path()))
+
+    @cached_property
+    def record(self) -> str:
+        """Digest of everything that pages are made from, pictures apart."""
+        return digest([_records(self.trials), self.refused, list(map(_facts_of, self.columns))])
 
     @property
     def fewest(self) -> int | None:
@@ -160,8 +165,7 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
     """
     with Made(out) as made:
         content = Content(trials, refused, made)
-        whole = [[trial.record for trial in trials], refused, [_facts_of(column) for column in content.columns]]
-        whole.append(sections.sources(content.columns, trials, data))
+        whole = [content.record, sections.sources(content.columns, trials, data)]
         faults = made.facts("site", whole)
         if faults is not None and made.is_whole():
             return list(faults)
@@ -191,8 +195,6 @@ class _Part:
 
 
 def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: list[str]) -> list[_Part]:
-    everything = [[trial.record for trial in content.trials], content.refused, list(map(_facts_of, content.columns))]
-
     def index(site: _Site) -> None:
         site.page("index.html", "index.html", **_index(content, site))
 
@@ -219,11 +221,11 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
 
     def compare(row: str) -> _Part:
         name = f"compare/{table.slug(row)}.html"
-        of = [everything, row]
+        of = [content.record, row]
         return _Part(name, of, lambda site: site.page(name, "compare.html", **_compare(content, row)))
 
     return [
-        _Part("index.html", everything, index),
+        _Part("index.html", content.record, index),
         *map(task, content.columns),
         *map(model, content.rows),
         *map(compare, content.rows),
