@@ -208,7 +208,6 @@ def predictor(
     network: nn.Module, task: Task, recipe: Recipe, norms: tuple[float, float], device: torch.device
 ) -> Predict:
     """Return what predicts a section under a recipe, with the network's weights at that time."""
-
     fixed = deployed(network)
 
     def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:

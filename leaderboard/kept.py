@@ -300,8 +300,12 @@ def _joined(shared: _Shared, own: _Own, digest: str) -> Kept:
 @cache
 def _code() -> bytes:
     """Return the digest of everything that decides what is kept of given bytes."""
-    sources: Sequence[Path] = sorted(Path(embench.__file__).parent.glob("*.py"))
-    digest = hashlib.sha256(pydantic.VERSION.encode())
-    for source in [*sources, Path(__file__)]:
-        digest.update(source.read_bytes())
-    return digest.digest()
+    return digest_of_program(pydantic.VERSION, [*Path(embench.__file__).parent.glob("*.py"), Path(__file__)])
+
+
+def digest_of_program(libraries: str, sources: Iterable[Path]) -> bytes:
+    """Return the digest of library versions and of source files, in order of their paths."""
+    found = hashlib.sha256(libraries.encode())
+    for source in sorted(sources):
+        found.update(source.read_bytes())
+    return found.digest()

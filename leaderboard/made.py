@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import embench
 from embench.store import data_folder
 from leaderboard import workers
-from leaderboard.kept import Database, mark
+from leaderboard.kept import Database, digest_of_program, mark
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -141,10 +141,7 @@ def _unpacked(content: bytes) -> Arrays:
 @cache
 def _program() -> bytes:
     """Return the digest of everything that decides what is made of given results."""
-    found = hashlib.sha256(
-        " ".join(version(name) for name in ("numpy", "scipy", "pandas", "jinja2", "pillow")).encode()
-    )
+    libraries = " ".join(version(name) for name in ("numpy", "scipy", "pandas", "jinja2", "pillow"))
     own = Path(__file__).parent
-    for source in sorted([*Path(embench.__file__).parent.glob("**/*.py"), *own.glob("*.py"), *own.glob("templates/*")]):
-        found.update(source.read_bytes())
-    return found.digest()
+    sources = [*Path(embench.__file__).parent.glob("**/*.py"), *own.glob("*.py"), *own.glob("templates/*")]
+    return digest_of_program(libraries, sources)
