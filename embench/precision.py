@@ -35,20 +35,33 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def training_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format in which training is faster.
+def training_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return the memory format in which a network trains faster.
 
-    Channels last, but for processors without AVX-512: there the gradient of a convolution's filters takes about twice
-    as long in that format (measured with oneDNN 3 on AVX2), which outweighs what the other two passes gain.
+    Channels last, with two exceptions on a processor. Without AVX-512 the gradient of a convolution's filters takes
+    about twice as long in that format (measured with oneDNN 3 on AVX2), which outweighs what the other two passes
+    gain. And that of a 1x1 convolution with a stride and fewer than 16 input channels is written past its buffer
+    there, by every oneDNN up to 3.14 at least (its issue 6035): wrong numbers, or a crash.
     """
-    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if device.type == "cpu" and (
+        torch.backends.cpu.get_cpu_capability() == "AVX2" or any(map(_is_overrun, network.modules()))
+    ):
         return torch.contiguous_format
     return torch.channels_last
 
 
+def _is_overrun(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < 16
+    )
+
+
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to ``device`` in the memory format in which it is trained there."""
-    return network.to(device).to(memory_format=training_format(device))
+    return network.to(device).to(memory_format=training_format(network, device))
 
 
 def deployed(network: nn.Module) -> nn.Module:

@@ -86,8 +86,23 @@ def test_bf16_is_chosen_where_the_processor_has_it(
 def test_processors_without_avx512_train_in_the_default_format(monkeypatch: pytest.MonkeyPatch) -> None:
     for capability, expected in (("AVX2", torch.contiguous_format), ("AVX512", torch.channels_last)):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
-        assert training_format(CPU) == expected
-        assert place(nn.Conv2d(4, 4, 3), CPU).weight.is_contiguous(memory_format=expected)  # type: ignore[operator]
+        network = nn.Conv2d(4, 4, 3)
+        assert training_format(network, CPU) == expected
+        assert place(network, CPU).weight.is_contiguous(memory_format=expected)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "kernel", "stride", "narrow"),
+    [(8, 1, 1, 2, True), (32, 4, 1, (1, 2), True), (16, 1, 1, 2, False), (8, 1, 1, 1, False), (8, 1, 3, 2, False)],
+)
+def test_a_network_whose_gradient_would_be_written_past_its_buffer_trains_in_the_default_format(
+    channels: int, groups: int, kernel: int, stride: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    network = nn.Sequential(nn.Conv2d(1, channels, 3), nn.Conv2d(channels, 16, kernel, stride, groups=groups))
+    expected = torch.contiguous_format if narrow else torch.channels_last
+    assert training_format(network, CPU) == expected
+    assert training_format(network, torch.device("cuda")) == torch.channels_last
 
 
 def test_the_faster_precision_is_not_guessed_for_other_machines() -> None:
