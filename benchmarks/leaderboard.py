@@ -1,7 +1,7 @@
 """How long the leaderboard takes: 200 models x 10 tasks x 6 seeds, built whole and again after one more result.
 
     python benchmarks/leaderboard.py make /tmp/board            # 12,000 result files, once (0.7 GB)
-    python benchmarks/leaderboard.py time /tmp/board            # seconds and peak memory of three builds
+    python benchmarks/leaderboard.py time /tmp/board            # seconds and peak memory of four builds
 
 The results are made up, but true to the schema: counts on as many test images as the benchmarks have (protocol 1),
 five snapshots, a loss curve of 500 points, and scores that follow from the counts.
@@ -127,21 +127,23 @@ def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.G
 
 
 def make(folder: Path, models: int, seeds: int) -> None:
-    """Write every result but one, and that one beside them as ``late.json``."""
+    """Write every result but two, and those in ``late``: the last seed of a model in the middle, and of the best."""
+    late = {models // 2: "middle", models - 1: "best"}
     for k in range(models):
         for name in IMAGES:
             task = find_task(name)
             for seed in range(seeds):
                 made = result(k, task, seed, models)
-                last = (k, name, seed) == (models - 1, "lucchi", seeds - 1)
-                path = folder / "late.json" if last else _path(folder, made)
-                save(made, path)
+                last = k in late and (name, seed) == ("lucchi", seeds - 1)
+                save(made, folder / "late" / f"{late[k]}.json" if last else _path(folder, made))
     files = list(folder.rglob("*.json"))
     print(f"{len(files)} results, {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {folder}")
 
 
 def measure(folder: Path) -> None:
-    """Build the site without a cache, again unchanged, and after one more result; print seconds and peak memory.
+    """Build the site without a cache, again unchanged, and twice after one more result; print seconds and peak memory.
+
+    The first completes a model in the middle of the ranking, the second the best one, which changes every rank.
 
     Seconds by the clock, and of processor time of all processes: where others load the machine, the second says more.
     Memory is that of all processes together, what they share counted once.
@@ -149,12 +151,13 @@ def measure(folder: Path) -> None:
     site, data = folder / "site", folder / "data"
     for gone in (site, data):
         shutil.rmtree(gone, ignore_errors=True)
-    late = load(folder / "late.json")
-    added = _path(folder, late)
-    added.unlink(missing_ok=True)
-    for what in ("whole", "unchanged", "one more"):
-        if what == "one more":
-            shutil.copy(folder / "late.json", added)
+    late = {path.stem: path for path in (folder / "late").iterdir()}
+    added = {name: _path(folder, load(path)) for name, path in late.items()}
+    for path in added.values():
+        path.unlink(missing_ok=True)
+    for what in ("whole", "unchanged", "middle", "best"):
+        if what in late:
+            shutil.copy(late[what], added[what])
         command = [sys.executable, "-m", "embench", "leaderboard", "build"]
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -177,7 +180,8 @@ def measure(folder: Path) -> None:
             "exit": os.waitstatus_to_exitcode(status),
         }
         print(json.dumps(facts), flush=True)
-    added.unlink()
+    for path in added.values():
+        path.unlink()
 
 
 def _memory(process: int) -> int:

@@ -39,95 +39,130 @@ class Pairings:
         by_image: Mapping[Key, tuple[int, Floats]],
     ) -> None:
         self.columns = columns
-        self.cells = cells
-        self.tests = tests
-        self.by_image = by_image
         self.rows = sorted({row for by_row in cells.values() for row in by_row})
-
-    @cached_property
-    def adjusted(self) -> dict[Key, Floats]:
-        """P by column, adjusted by Holm over all pairs and tasks; real and synthetic ones are families of their own."""
-        found = {}
-        for synthetic in (False, True):
-            family = [column.key for column in self.columns if column.synthetic == synthetic]
-            above = {key: np.triu_indices(len(self.tests[key].p), 1) for key in family}
-            sizes = [len(above[key][0]) for key in family]
-            p = statistics.holm(np.concatenate([[], *(self.tests[key].p[above[key]] for key in family)]))
-            for key, part in zip(family, np.split(p, np.cumsum(sizes)[:-1]), strict=True) if family else ():
-                whole = np.full(self.tests[key].p.shape, nan)
-                whole[above[key]] = part
-                found[key] = np.where(np.isnan(whole), whole.T, whole)
-        return found
-
-    @cached_property
-    def over_tasks(self) -> dict[Key, dict[str, Floats]]:
-        """What is over all tasks of a pair, real or synthetic ones, shape (rows, rows) in the order of ``rows``.
-
-        By column ``p_holm``, adjusted over the tasks, and ``improvement`` with its ends.
-        """
-        found: dict[Key, dict[str, Floats]] = {}
         places = {row: k for k, row in enumerate(self.rows)}
+        self._at = [np.array([places[row] for row in cells[column.key]], int) for column in columns]
+        self._tests = Pairs(
+            n=self._of_rows([tests[column.key].n for column in columns], 0),
+            **{name: self._of_pairs([getattr(tests[column.key], name) for column in columns]) for name in _COMPARED},
+        )
+        self._means = self._of_rows([[cell.mean for cell in cells[column.key].values()] for column in columns], nan)
+        medians = [[cell.summary["median"] for cell in cells[column.key].values()] for column in columns]
+        self._medians = self._of_rows(medians, nan)
+        self._images = np.array([by_image[column.key][0] for column in columns])
+        self._p_images = self._of_pairs([by_image[column.key][1] for column in columns])
+        self._synthetic = np.array([column.synthetic for column in columns], bool)
+
+    def _of_rows(self, values: Sequence[Any], nothing: float) -> NDArray[Any]:
+        """Return (columns, rows) from values by column, in the order of its own rows."""
+        whole = np.full((len(self.columns), len(self.rows)), nothing)
+        for k, each in enumerate(values):
+            whole[k, self._at[k]] = each
+        return whole
+
+    def _of_pairs(self, tables: Sequence[Floats]) -> Floats:
+        """Return (columns, rows, rows) from tables by column, NaN for rows that it does not have."""
+        whole = np.full((len(self.columns), len(self.rows), len(self.rows)), nan)
+        for k, each in enumerate(tables):
+            whole[k][np.ix_(self._at[k], self._at[k])] = each
+        return whole
+
+    @cached_property
+    def _over_all(self) -> dict[str, Floats]:
+        """What is over several tasks or pairs, (columns, rows, rows); never over real and synthetic data together.
+
+        P adjusted by Holm for the tasks of a pair and for all pairs and tasks; the probability of improvement and its
+        ends, the same on all columns of a kind.
+        """
+        names = ("p_holm", "p_holm_all", *_IMPROVEMENT)
+        found = {name: np.full_like(self._tests.p, nan) for name in names}
+        first, second = np.triu_indices(len(self.rows), 1)
+        n = np.where(self._tests.n > 0, self._tests.n, nan)
         for synthetic in (False, True):
-            family = [column.key for column in self.columns if column.synthetic == synthetic]
-            if not family:
+            family = np.flatnonzero(self._synthetic == synthetic)[:, None]
+            if not len(family):
                 continue
-            p, delta = (np.full((len(family), len(places), len(places)), nan) for _ in range(2))
-            n = np.full((len(family), len(places)), nan)
-            for k, key in enumerate(family):
-                at = [places[row] for row in self.cells[key]]
-                n[k, at] = np.where(self.tests[key].n > 0, self.tests[key].n, nan)
-                p[k][np.ix_(at, at)] = self.tests[key].p
-                delta[k][np.ix_(at, at)] = self.tests[key].delta
-            adjusted = statistics.holm(p, axis=0)
+            p, delta = self._tests.p[family, first, second], self._tests.delta[family, first, second]
             with np.errstate(divide="ignore", invalid="ignore"):  # pairs without a task in common
-                ends = statistics.improvement_interval((delta + 1) / 2, n[:, :, None], n[:, None, :])
-            for k, key in enumerate(family):
-                at = [places[row] for row in self.cells[key]]
-                tables = (adjusted[k], *ends)
-                names = ("p_holm", "improvement", "improvement_low", "improvement_high")
-                found[key] = {name: table[np.ix_(at, at)] for name, table in zip(names, tables, strict=True)}
+                chance, low, high = statistics.improvement_interval(
+                    (delta + 1) / 2, n[family, first], n[family, second]
+                )
+            tables = (statistics.holm(p, axis=0), statistics.holm(p), chance, low, high)
+            mirrored = (*tables[:2], 1 - chance, 1 - high, 1 - low)
+            for name, table, other in zip(names, tables, mirrored, strict=True):
+                found[name][family, first, second] = table
+                found[name][family, second, first] = other
         return found
 
     def against(self, row: str) -> pd.DataFrame:
-        """Return one line per other row and shared column.
+        """Return :meth:`lines` as a table."""
+        return pd.DataFrame(self.lines(row), copy=False)
+
+    def lines(self, row: str) -> dict[str, NDArray[Any]]:
+        """Return one line per other row and shared column, field by field.
 
         Returns
         -------
-        DataFrame
+        dict
             ``other``, ``task``, ``page``, ``synthetic``; seeds ``n``, ``m``; means, medians; Hodges-Lehmann ``shift``
             (``low`` to ``high``); ``p`` (Mann-Whitney U over seeds), ``delta``, ``a12``, ``verdict``, ``stars``;
             ``images``, ``p_images`` (signed rank over test images), ``verdict_images``; ``p_holm`` adjusted for the
             tasks of the pair, ``p_holm_all`` for all pairs and tasks; ``improvement`` (``_low`` to ``_high``): the
             probability that a run of the row beats one of the other on the pair's tasks, real or synthetic ones.
         """
-        parts = [self._on(column, row) for column in self.columns if row in self.cells[column.key]]
-        parts = [part for part in parts if len(part["m"])]
-        if not parts:
-            return pd.DataFrame(columns=["other"])
-        return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, copy=False)
+        own = self.rows.index(row)
+        compared = (self._tests.n > 0) & (self._tests.n[:, own] > 0)[:, None]
+        compared[:, own] = False
+        column, other = np.nonzero(compared)
+        tests = Pairs(
+            n=self._tests.n[column, other],
+            **{name: getattr(self._tests, name)[column, own, other] for name in _COMPARED},
+        )
+        images, p_images = self._images[column], self._p_images[column, own, other]
+        verdicts = np.where(p_images < statistics.LEVEL, "different", "not distinguished").astype(object)
+        few = np.array([statistics.smallest_signed_p(each) >= statistics.LEVEL for each in self._images], bool)
+        verdicts[few[column]] = "n too small"
+        verdicts[np.isnan(p_images)] = ""
+        p_images[images < 2] = nan
+        found = {
+            "other": np.array(self.rows, object)[other],
+            "task": np.array([each.label for each in self.columns], object)[column],
+            "page": np.array([each.slug for each in self.columns], object)[column],
+            "synthetic": self._synthetic[column],
+            "n": self._tests.n[column, own],
+            "m": tests.n,
+            "mean": self._means[column, own],
+            "other_mean": self._means[column, other],
+            "median": self._medians[column, own],
+            "other_median": self._medians[column, other],
+            **{name: getattr(tests, name) for name in ("shift", "low", "high", "p", "delta")},
+            "a12": (tests.delta + 1) / 2,
+            "verdict": tests.verdicts().astype(object),
+            "stars": tests.stars().astype(object),
+            "images": images,
+            "p_images": p_images,
+            "verdict_images": verdicts,
+            **{name: table[column, own, other] for name, table in self._over_all.items()},
+        }
+        return {name: found[name] for name in FIELDS}
 
-    def said(self, row: str, frame: pd.DataFrame) -> dict[str, str]:
+    def said(self, row: str, lines: Mapping[str, NDArray[Any]]) -> dict[str, str]:
         """Return in a sentence or two how the row does against each other one, from its lines."""
-        if not len(frame):
-            return {}
-        others, names = pd.factorize(frame["other"])
-        different, delta = (frame["verdict"] == "different").to_numpy(), frame["delta"].to_numpy()
+        others, names = pd.factorize(lines["other"])
+        different, delta = lines["verdict"] == "different", lines["delta"]
         kinds_of = (
-            np.ones(len(frame)),
+            np.ones(len(others)),
             different & (delta > 0),
             different & (delta < 0),
-            frame["verdict"] == "n too small",
+            lines["verdict"] == "n too small",
         )
         counts = zip(names, *(np.bincount(others, kind).astype(int).tolist() for kind in kinds_of), strict=True)
-        kinds = frame.drop_duplicates(["other", "synthetic"])
         chances: dict[str, list[str]] = {}
-        for other, synthetic, *ends in zip(
-            *(kinds[name] for name in ("other", "synthetic", "improvement", "improvement_low", "improvement_high")),
-            strict=True,
-        ):
-            within = "" if np.isnan(ends[1]) else f" [{ends[1]:.2f}, {ends[2]:.2f}]"
-            chances.setdefault(other, []).append(
-                f"{ends[0]:.2f}{within} on {'synthetic' if synthetic else 'real'} data"
+        for kind, first in zip(*np.unique(2 * others + lines["synthetic"].astype(int), return_index=True), strict=True):
+            chance, low, high = (lines[name][first] for name in _IMPROVEMENT)
+            within = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            chances.setdefault(names[kind // 2], []).append(
+                f"{chance:.2f}{within} on {'synthetic' if kind % 2 else 'real'} data"
             )
         return {
             other: f"{row} is better than {other} on {better} of {tasks} task{'s' if tasks != 1 else ''}, "
@@ -137,64 +172,11 @@ class Pairings:
             for other, tasks, better, worse, small in counts
         }
 
-    @cached_property
-    def _centres(self) -> dict[Key, tuple[Floats, Floats]]:
-        """Means and medians of all rows, by column."""
-        return {
-            key: (
-                np.array([cell.mean for cell in cells.values()]),
-                np.array([cell.summary["median"] for cell in cells.values()]),
-            )
-            for key, cells in self.cells.items()
-        }
 
-    def _on(self, column: Column, row: str) -> dict[str, NDArray[Any]]:
-        cells, tests, over_tasks = self.cells[column.key], self.tests[column.key], self.over_tasks[column.key]
-        images, p_images = self.by_image[column.key]
-        means, medians = self._centres[column.key]
-        names = np.array(list(cells), object)
-        own = list(cells).index(row)
-        paired = p_images[own]
-        decided = np.where(paired < statistics.LEVEL, "different", "not distinguished")
-        if statistics.smallest_signed_p(images) >= statistics.LEVEL:
-            decided = np.full(len(cells), "n too small")
-        one = {
-            "task": column.label,
-            "page": column.slug,
-            "synthetic": column.synthetic,
-            "n": tests.n[own],
-            "mean": means[own],
-            "median": medians[own],
-            "images": images,
-        }
-        many = {
-            "other": names,
-            "m": tests.n,
-            "other_mean": means,
-            "other_median": medians,
-            "shift": tests.shift[own],
-            "low": tests.low[own],
-            "high": tests.high[own],
-            "p": tests.p[own],
-            "p_holm_all": self.adjusted[column.key][own],
-            "delta": tests.delta[own],
-            "a12": (tests.delta[own] + 1) / 2,
-            "verdict": tests.verdicts(own).astype(object),
-            "stars": tests.stars(own).astype(object),
-            "p_images": paired if images > 1 else np.full(len(cells), nan),
-            "verdict_images": np.where(np.isnan(paired), "", decided).astype(object),
-            **{name: values[own] for name, values in over_tasks.items()},
-        }
-        chosen = (tests.n > 0) & (names != row) if tests.n[own] else np.zeros(len(cells), bool)
-        count = int(chosen.sum())
-        filled = {
-            name: np.full(count, value, object if isinstance(value, str) else None) for name, value in one.items()
-        }
-        return {name: filled[name] if name in filled else many[name][chosen] for name in _FIELDS}
-
-
-_FIELDS = (
+_COMPARED = ("p", "smallest_p", "shift", "low", "high", "delta")
+_IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+FIELDS = (
     *("other", "task", "page", "synthetic", "n", "m", "mean", "other_mean", "median", "other_median"),
     *("shift", "low", "high", "p", "p_holm", "p_holm_all", "delta", "a12", "verdict", "stars"),
-    *("images", "p_images", "verdict_images", "improvement", "improvement_low", "improvement_high"),
+    *("images", "p_images", "verdict_images", *_IMPROVEMENT),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
 
 from embench.files import write_atomic
 from embench.results import ModelCard
 from leaderboard import export, figures, sections, statistics, table, workers
-from leaderboard.made import Made, digest
+from leaderboard.made import Arrays, Made, digest
 from leaderboard.pairs import Pairings
 from leaderboard.published import published_for
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
@@ -32,6 +34,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 Key = tuple[str, str]
 
 MOST_IN_DIAGRAM = 24
+SEED = 0
+"""Of all bootstrap draws."""
 FEW = 1000
 """Trials up to which a single process is quicker."""
 
@@ -47,7 +51,7 @@ class Content:
     @cached_property
     def record(self) -> str:
         """Digest of everything that pages are made from, pictures apart."""
-        return digest([_records(self.trials), self.refused, list(map(_facts_of, self.columns))])
+        return digest([_records(self.trials), self.refused, list(self.facts.values())])
 
     @property
     def fewest(self) -> int | None:
@@ -70,6 +74,24 @@ class Content:
         return table.cells_of(self.trials)
 
     @cached_property
+    def facts(self) -> dict[Key, list[Any]]:
+        """Everything about a column that pages show."""
+        return {
+            column.key: [
+                column.slug,
+                column.label,
+                column.synthetic,
+                None if column.facts is None else asdict(column.facts),
+            ]
+            for column in self.columns
+        }
+
+    @cached_property
+    def hours(self) -> dict[str, dict[str, float | None]]:
+        """Hours of training by row."""
+        return {row: _hours(trials) for row, trials in self.by_row.items()}
+
+    @cached_property
     def by_column(self) -> dict[tuple[str, str], dict[str, Cell]]:
         """Rows and their trials by column."""
         found: dict[tuple[str, str], dict[str, Cell]] = {column.key: {} for column in self.columns}
@@ -89,8 +111,19 @@ class Content:
     def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
         """Ranking by board and measure."""
         asked = [(board, measure) for board in self.boards for measure in MEASURES]
-        found = workers.each(lambda each: _rank(*each), asked, self.fewest)
+        drawn = [self._drawn(board, measure) for board, measure in asked]
+        found = workers.each(
+            lambda k: table.rank(asked[k][0], SEED, measure=asked[k][1], drawn=drawn[k]), range(len(asked)), self.fewest
+        )
         return {(board.slug, measure): ranking for (board, measure), ranking in zip(asked, found, strict=True)}
+
+    def _drawn(self, board: Board, measure: Measure) -> list[Arrays]:
+        rows = board.ranked_by(measure)
+        samples = [board.samples(row, measure) for row in rows]
+        return self.made.arrays(
+            [["bootstrap", row, each] for row, each in zip(rows, samples, strict=True)],
+            lambda k: table.bootstrap(rows[k], samples[k], SEED),
+        )
 
     @cached_property
     def standings(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -114,6 +147,11 @@ class Content:
     def colours(self) -> dict[str, int]:
         """Place of each row in the palette."""
         return {row: k for k, row in enumerate(self.rows)}
+
+    @cached_property
+    def options(self) -> dict[str, tuple[str, str]]:
+        """The HTML option of every row, before and after the place of its ``selected``."""
+        return {row: (f'<option value="{escape(table.slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
 
     @cached_property
     def pairs(self) -> dict[Measure, dict[Key, statistics.Pairs]]:
@@ -176,7 +214,7 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
         parts = _parts(content, pictures, faults)
         left = [part for part in parts if made.facts(part.name, part.of) is None]
         if left:
-            content.pairings.against(content.rows[0])  # so that what all of them need is there before they part
+            content.pairings.lines(content.rows[0])  # so that what all of them need is there before they part
         site = _Site(out)
         for part, files in zip(left, workers.each(lambda part: site.write(part), left), strict=True):
             made.note(part.name, part.of, files)
@@ -210,14 +248,22 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         name, shown = f"task/{column.slug}.html", pictures[column.key]
         cells = [[row, *_records(cell.trials)] for row, cell in content.by_column[column.key].items()]
         rows = [{**_row(content, row), "hours": None, "gpu_hours": None} for row, *_ in cells]
-        of = [_facts_of(column), cells, rows, asdict(shown)]
+        of = [content.facts[column.key], cells, rows, asdict(shown)]
         return _Part(name, of, lambda site: site.page(name, "task.html", **_task(content, site, column, shown)))
 
     def model(row: str) -> _Part:
         name, trials = f"model/{table.slug(row)}.html", content.by_row[row]
-        columns = [_facts_of(column) for column in content.columns if row in content.by_column[column.key]]
+        columns = [content.facts[column.key] for column in content.columns if row in content.by_column[column.key]]
         of = [row, _records(trials), columns, _standing_on_boards(content, row)]
-        return _Part(name, of, lambda site: site.page(name, "model.html", **_model(content, site, row)))
+        return _Part(name, of, lambda site: site.page(name, "model.html", **_model(content, row)))
+
+    def downloads(row: str) -> _Part:
+        def write(site: _Site) -> None:
+            for trial in content.by_row[row]:
+                site.copy(trial.path, _copy_of(trial))
+            site.table(f"model-{table.slug(row)}", table.frame(content.by_row[row]))
+
+        return _Part(f"model/{table.slug(row)}", [row, _records(content.by_row[row])], write)
 
     def compare(row: str) -> _Part:
         name = f"compare/{table.slug(row)}.html"
@@ -228,6 +274,7 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         _Part("index.html", content.record, index),
         *map(task, content.columns),
         *map(model, content.rows),
+        *map(downloads, content.rows),
         *map(compare, content.rows),
         _Part("about.html", [faults, list(content.refused)], about),
         _Part("assets", [], assets),
@@ -236,10 +283,6 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
 
 def _records(trials: Iterable[Trial]) -> list[str]:
     return [trial.record for trial in trials]
-
-
-def _facts_of(column: Column) -> list[Any]:
-    return [column.slug, column.label, column.synthetic, None if column.facts is None else asdict(column.facts)]
 
 
 # ---- pages
@@ -334,10 +377,6 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
     }
 
 
-def _rank(board: Board, measure: Measure) -> pd.DataFrame:
-    return table.rank(board, np.random.default_rng(0), measure=measure)
-
-
 def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return the lines of a ranking by row, best first, with letter of the tie group and bar of the intervals."""
     span = _span(ranking)
@@ -372,11 +411,11 @@ def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
 def _task(content: Content, site: _Site, column: Column, pictures: sections.Sections) -> dict[str, Any]:
     cells = content.by_column[column.key]
     alone = Board("open", 0, (column,), {(row, column.key): cell for row, cell in cells.items()}, frozenset())
-    ranked = {measure: _standing(_rank(alone, measure)) for measure in MEASURES}
+    ranked = {measure: _standing(table.rank(alone, SEED, measure=measure)) for measure in MEASURES}
     order = [*ranked["score"], *(row for row in cells if row not in ranked["score"])]
     reference = export.row_of(alone, export.BASELINE) or order[0]
     marks = {measure: {column.slug: _marks(content, column, order, measure)} for measure in MEASURES}
-    spreads = table.intervals(cells, np.random.default_rng(0))
+    spreads = table.intervals(cells, np.random.default_rng(SEED))
     lines = [
         {
             **_row(content, row),
@@ -467,7 +506,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
     }
 
 
-def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
+def _model(content: Content, row: str) -> dict[str, Any]:
     lines = []
     trials = content.by_row[row]
     for column in content.columns:
@@ -495,9 +534,7 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
                         "status": trial.result.status,
                         "message": trial.result.message,
                         "done": trial.result.iterations_done,
-                        "file": site.copy(
-                            trial.path, f"results/{column.slug}/{table.slug(row)}/seed-{trial.result.seed}.json"
-                        ),
+                        "file": _copy_of(trial),
                     }
                     for trial in cell.trials
                 ],
@@ -508,8 +545,13 @@ def _model(content: Content, site: _Site, row: str) -> dict[str, Any]:
         "cards": _distinct([trial.result.model for trial in trials]),
         "tasks": lines,
         "standing": _standing_on_boards(content, row),
-        "files": site.table(f"model-{table.slug(row)}", table.frame(trials)),
+        "files": _Site.paths(f"model-{table.slug(row)}"),
     }
+
+
+def _copy_of(trial: Trial) -> str:
+    """Return where in the site a copy of the result file is."""
+    return f"results/{trial.result.task}-{trial.digest}/{table.slug(trial.row)}/seed-{trial.result.seed}.json"
 
 
 def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
@@ -523,8 +565,8 @@ def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
 
 def _compare(content: Content, row: str) -> dict[str, Any]:
     """Everything about one row against every other, on the tasks that both have under one fingerprint."""
-    frame = content.pairings.against(row)
-    said = content.pairings.said(row, frame)
+    lines = content.pairings.lines(row)
+    said = content.pairings.said(row, lines)
     others = [
         {"label": other, "slug": table.slug(other), "said": said.get(other, _apart(row, other))}
         for other in content.rows
@@ -532,23 +574,54 @@ def _compare(content: Content, row: str) -> dict[str, Any]:
     first = next((each for each in others if each["label"] in said), None) or next(
         (each for each in others if each["label"] != row), None
     )
+    shown = first["label"] if first else None
     return {
         "row": _row(content, row),
         "others": others,
         "shown": first,
-        "lines": frame[frame["other"] == first["label"]].to_dict("records") if first else [],
-        "fields": list(frame.columns),
-        "tests": _in_script(frame.to_json(orient="values", double_precision=15)),
+        "firsts": _options(content.options, row),
+        "seconds": _options({other: option for other, option in content.options.items() if other != row}, shown),
+        "lines": _against(lines, shown),
+        **_packed(lines),
     }
+
+
+def _against(lines: Mapping[str, NDArray[Any]], shown: str | None) -> list[dict[str, Any]]:
+    chosen = np.flatnonzero(lines["other"] == shown)
+    return [
+        dict(zip(lines, line, strict=True))
+        for line in zip(*(each[chosen].tolist() for each in lines.values()), strict=True)
+    ]
+
+
+def _options(options: Mapping[str, tuple[str, str]], chosen: str | None) -> Markup:
+    """Return the options of a choice of rows. The pages have as many as there are pairs: a template takes longer."""
+    return Markup(
+        "".join(before + (" selected" if row == chosen else "") + after for row, (before, after) in options.items())
+    )
 
 
 def _apart(row: str, other: str) -> str:
     return f"{row} and {other} have no task in common under one fingerprint: their scores may not be compared."
 
 
-def _in_script(text: str) -> Markup:
-    """Return JSON that may stand inside a script element whatever its strings hold."""
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+def _packed(lines: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return a table as 64-bit floats for the page's script: as text it takes longer to write than to compute.
+
+    ``fields`` are names with what their values are: a ``number`` (NaN for none), a ``flag`` (0 or 1), or a ``text``
+    (its place in ``words``). ``values`` has them field by field, little-endian, in base64.
+    """
+    words: dict[str, int] = {}
+    fields, columns = [], []
+    for name, values in lines.items():
+        if values.dtype == object:
+            places, texts = pd.factorize(values)
+            columns.append(np.array([words.setdefault(text, len(words)) for text in texts], "<f8")[places])
+            fields.append((name, "text"))
+        else:
+            columns.append(values.astype("<f8"))
+            fields.append((name, "flag" if values.dtype == bool else "number"))
+    return {"fields": fields, "words": list(words), "values": b64encode(np.concatenate(columns).tobytes()).decode()}
 
 
 # ---- parts of pages
@@ -568,8 +641,8 @@ def _row(content: Content, row: str) -> dict[str, Any]:
         "pretraining": card.pretraining,
         "parameters": card.parameters or None,
         "licence": card.licence,
-        **_hours(trials),
-        "colour": content.colours[row],
+        **content.hours[row],
+        "colour": min(content.colours[row], figures.COLOURS),  # the others are all grey
     }
 
 
@@ -838,9 +911,14 @@ class _Site:
         root = "../" * name.count("/")
         self.put(name, self._templates.get_template(template).render(root=root, page=name, **context))
 
+    @staticmethod
+    def paths(name: str) -> dict[str, str]:
+        """Return where a table is in the site."""
+        return {"csv": f"data/{name}.csv", "json": f"data/{name}.json"}
+
     def table(self, name: str, frame: pd.DataFrame) -> dict[str, str]:
         """Write a table as CSV and JSON and return their paths in the site."""
-        paths = {"csv": f"data/{name}.csv", "json": f"data/{name}.json"}
+        paths = self.paths(name)
         buffer = io.StringIO()
         texts = frame.select_dtypes(exclude=["number", "bool"]).columns
         frame.assign(**{name: frame[name].map(_harmless) for name in texts}).to_csv(

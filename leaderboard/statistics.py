@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special  # its stats takes half a second to import: only where a test of it is asked for
 
 Floats = NDArray[np.float64]
 Verdict = Literal["different", "not distinguished", "n too small"]
@@ -92,16 +92,14 @@ class Pairs:
     high: Floats
     delta: Floats
 
-    def verdicts(self, row: int | None = None, level: float = LEVEL) -> NDArray[np.str_]:
-        """Return the verdict of every pair, or of one row's, empty where there was nothing to compare."""
-        p, smallest = (each if row is None else each[row] for each in (self.p, self.smallest_p))
-        found = np.where(p < level, "different", "not distinguished")
-        return np.where(np.isnan(p), "", np.where(smallest >= level, "n too small", found))
+    def verdicts(self, level: float = LEVEL) -> NDArray[np.str_]:
+        """Return the verdict of every pair, empty where there was nothing to compare."""
+        found = np.where(self.p < level, "different", "not distinguished")
+        return np.where(np.isnan(self.p), "", np.where(self.smallest_p >= level, "n too small", found))
 
-    def stars(self, row: int | None = None) -> NDArray[np.str_]:
-        """Return the paper's marks of every pair, or of one row's."""
-        p = self.p if row is None else self.p[row]
-        return np.where(p < 0.01, "**", np.where(p < 0.05, "*", ""))
+    def stars(self) -> NDArray[np.str_]:
+        """Return the paper's marks of every pair."""
+        return np.where(self.p < 0.01, "**", np.where(self.p < 0.05, "*", ""))
 
 
 def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
@@ -272,7 +270,7 @@ def _approximate_by_signed_sum(ranks: Floats, positive: Floats) -> Floats:
     """Return the normal approximation of p from ranks (rows, n), some maybe 0, and the sums of the positive ones."""
     spread = np.sqrt((ranks**2).sum(axis=1)) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = 2 * stats.norm.sf(np.abs(positive - ranks.sum(axis=1) / 2) / spread)
+        found = 2 * special.ndtr(-np.abs(positive - ranks.sum(axis=1) / 2) / spread)
     return np.where(spread > 0, found, 1.0)
 
 
@@ -394,10 +392,13 @@ def bootstrap_images(
 
 def interval(draws: Floats, level: float = LEVEL) -> tuple[float, float]:
     """Return the percentile interval of bootstrap draws; NaN for NaN draws."""
-    if np.isnan(draws).any():
-        return nan, nan
-    low, high = np.quantile(draws, [level / 2, 1 - level / 2])
+    low, high = intervals(draws[:, None], level)[0]
     return float(low), float(high)
+
+
+def intervals(draws: Floats, level: float = LEVEL) -> Floats:
+    """Return the percentile intervals, shape (rows, 2), of bootstrap draws (draws, rows); NaN where draws have NaN."""
+    return np.quantile(np.ascontiguousarray(draws.T), [level / 2, 1 - level / 2], axis=1).T
 
 
 def rank_intervals(draws: Floats, level: float = LEVEL) -> NDArray[np.int64]:
@@ -457,16 +458,27 @@ def tie_groups(draws: Floats, centres: ArrayLike, level: float = LEVEL) -> list[
     means = np.asarray(centres, float)
     groups = [0] * len(means)
     leader, group = -1, 0
+    by_row = np.ascontiguousarray(draws.T)
     for row in np.argsort(-means, kind="stable"):
-        if leader < 0 or interval(draws[:, leader] - draws[:, row], level)[0] > 0:
+        if leader < 0 or _mostly_above(by_row[leader], by_row[row], level):
             leader, group = int(row), group + 1
         groups[row] = group
     return groups
 
 
+def _mostly_above(first: Floats, second: Floats, level: float) -> bool:
+    """Whether the interval of the difference of two rows' draws lies above 0, by counting where that decides it."""
+    above, place = int(np.count_nonzero(first > second)), floor((len(first) - 1) * level / 2)
+    if above >= len(first) - place:
+        return True
+    return above >= len(first) - place - 1 and interval(first - second, level)[0] > 0
+
+
 def interquartile_mean(samples: Sequence[ArrayLike]) -> float:
     """Return the mean of the middle half of all runs on all tasks (Agarwal et al. 2021)."""
-    return float(stats.trim_mean(np.concatenate([_sample(each) for each in samples]), 0.25))
+    pooled = np.sort(np.concatenate([_sample(each) for each in samples]))
+    cut = len(pooled) // 4
+    return float(pooled[cut : len(pooled) - cut].mean())
 
 
 def bootstrap_interquartile_means(
@@ -521,7 +533,7 @@ def improvement_interval(
     smaller = np.minimum(n, m)
     factor = smaller / np.maximum(smaller - 1, 0.5) / (n * m)
     count = (~np.isnan(tasks)).sum(axis=0)
-    quantile = float(stats.norm.ppf(1 - level / 2)) / count
+    quantile = float(special.ndtri(1 - level / 2)) / count
     centre = np.nansum(tasks, axis=0) / count
     ends = []
     for side in (-1, 1):
@@ -555,7 +567,7 @@ class Friedman:
 
 def mean_ranks(scores: Floats) -> Floats:
     """Return each row's rank averaged over tasks from (tasks, rows) scores; 1 is best, ties share their mean."""
-    return stats.rankdata(-scores, axis=1).mean(axis=0)
+    return np.mean([_doubled_ranks(-each) for each in scores], axis=0) / 2
 
 
 def friedman(scores: Floats, level: float = LEVEL) -> Friedman:
@@ -566,6 +578,8 @@ def friedman(scores: Floats, level: float = LEVEL) -> Friedman:
     scores : ndarray, shape (tasks, rows)
         At least two tasks and three rows.
     """
+    from scipy import stats
+
     tasks, rows = scores.shape
     return Friedman(
         p=float(stats.friedmanchisquare(*scores.T).pvalue),
@@ -576,6 +590,8 @@ def friedman(scores: Floats, level: float = LEVEL) -> Friedman:
 
 def nemenyi(ranks: Floats, tasks: int) -> Floats:
     """Return Nemenyi's p-value of every pair of mean ranks over ``tasks`` tasks, shape (rows, rows)."""
+    from scipy import stats
+
     rows = len(ranks)
     distance = np.abs(np.subtract.outer(ranks, ranks)) / sqrt(rows * (rows + 1) / (6 * tasks))
     return np.asarray(stats.studentized_range.sf(distance * sqrt(2), rows, inf), float)
@@ -583,6 +599,8 @@ def nemenyi(ranks: Floats, tasks: int) -> Floats:
 
 def critical_difference(rows: int, tasks: int, level: float = LEVEL) -> float:
     """Return Nemenyi's critical difference of mean ranks."""
+    from scipy import stats
+
     quantile = float(stats.studentized_range.ppf(1 - level, rows, inf)) / sqrt(2)
     return quantile * sqrt(rows * (rows + 1) / (6 * tasks))
 
@@ -601,6 +619,8 @@ def _mann_whitney_many(x: Floats, y: Floats) -> Floats:
     """Return p (A, B) for samples x (A, n) against y (B, m)."""
     n, m = x.shape[1], y.shape[1]
     large = n + m > EXACT_AT_MOST
+    if large:
+        from scipy import stats
     p = np.empty((len(x), len(y)))
     for a, sample in enumerate(x):
         if large:
@@ -611,10 +631,16 @@ def _mann_whitney_many(x: Floats, y: Floats) -> Floats:
         p[a] = _exact_by_u(n, m)[above]
         pooled = np.concatenate([np.broadcast_to(sample, (len(y), n)), y], axis=1)
         for b in np.flatnonzero((np.diff(np.sort(pooled, axis=1), axis=1) == 0).any(axis=1)):
-            doubled = (2 * stats.rankdata(pooled[b])).astype(int)
+            doubled = _doubled_ranks(pooled[b])
             p[a, b] = _exact_p(tuple(sorted(doubled.tolist())), n, int(doubled[:n].sum()))
     # All scores equal: the asymptotic statistic is 0/0, and nothing speaks against equality.
     return np.where(np.isnan(p), 1.0, p)
+
+
+def _doubled_ranks(sample: Floats) -> NDArray[np.int64]:
+    """Return twice the rank of every score, 1 the smallest; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(sample, return_inverse=True, return_counts=True)
+    return (2 * counts.cumsum() - counts + 1)[place]
 
 
 @cache
@@ -666,7 +692,7 @@ def critical_count(n: int, m: int, level: float) -> int:
     """Return the largest k with P(U <= k - 1) <= level / 2; 0 when there is none. The test rejects such U."""
     if n + m > EXACT_AT_MOST:
         spread = sqrt(n * m * (n + m + 1) / 12)
-        return floor(n * m / 2 - float(stats.norm.ppf(1 - level / 2)) * spread)
+        return floor(n * m / 2 - float(special.ndtri(1 - level / 2)) * spread)
     below = np.cumsum(_rank_sums(tuple(range(1, n + m + 1)), n)[n * (n + 1) // 2 :])
     return int((below <= level / 2 + 1e-12).sum())
 
@@ -682,5 +708,5 @@ def _widening(variances: Floats, sizes: Sequence[int], level: float) -> Floats:
     freedoms = np.array(sizes)[:, None] - 1
     with np.errstate(invalid="ignore"):
         freedom = variances.sum(axis=0) ** 2 / (variances**2 / freedoms).sum(axis=0)
-    ratio = stats.t.ppf(1 - level / 2, freedom) / stats.norm.ppf(1 - level / 2)
+    ratio = special.stdtrit(freedom, 1 - level / 2) / special.ndtri(1 - level / 2)
     return np.where(variances.any(axis=0), ratio, 1.0)

@@ -82,7 +82,7 @@ class Trial:
         """Task and fingerprint digest: only trials of one column may be compared."""
         return self.result.task, self.digest
 
-    @property
+    @cached_property
     def score(self) -> float | None:
         """The protocol's score; ``None`` when the trial diverged."""
         return self.result.score
@@ -163,9 +163,11 @@ class Cell:
 
     def values(self, measure: Measure) -> Floats:
         """Return the measure of the trials that finished and have it, in order of seed."""
-        if measure == "score":
-            return self.scores
-        known = [getattr(trial, measure) for trial in self.trials if trial.score is not None]
+        return self.scores if measure == "score" else self._average_precisions
+
+    @cached_property
+    def _average_precisions(self) -> Floats:
+        known = [trial.average_precision for trial in self.trials if trial.score is not None]
         return np.array([value for value in known if value is not None], float)
 
     @cached_property
@@ -278,6 +280,10 @@ class Board:
     def ranked_by(self, measure: Measure) -> list[str]:
         """Return the rows from which nothing is missing that a ranking by ``measure`` needs."""
         return [row for row in self.rows if not self.missing(row, measure)]
+
+    def samples(self, row: str, measure: Measure) -> list[Floats]:
+        """Return the values of a measure over seeds, by column."""
+        return [self.cell(row, column).values(measure) for column in self.columns]
 
     def cell(self, row: str, column: Column) -> Cell:
         """Return the trials of a row in a column, maybe none."""
@@ -503,8 +509,35 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
     )
 
 
-def rank(board: Board, generator: np.random.Generator, draws: int = 10_000, measure: Measure = "score") -> pd.DataFrame:
+def bootstrap(row: str, samples: Sequence[Floats], seed: int, draws: int = 10_000) -> dict[str, Floats]:
+    """Return the bootstrap draws over seeds that a row is ranked by, from a random stream of its own.
+
+    What other rows there are changes nothing here.
+
+    Returns
+    -------
+    dict
+        ``means``, shape (draws,): of the mean over tasks of the mean over seeds; ``middles``, shape (2000,) or
+        (draws,) if those are fewer: of the interquartile mean.
+    """
+    generator = np.random.default_rng([seed, *row.encode()])
+    return {
+        "means": statistics.bootstrap_means(samples, generator, draws),
+        "middles": statistics.bootstrap_interquartile_means(samples, generator, min(draws, 2000)),
+    }
+
+
+def rank(
+    board: Board,
+    seed: int,
+    draws: int = 10_000,
+    measure: Measure = "score",
+    drawn: Sequence[Mapping[str, Floats]] | None = None,
+) -> pd.DataFrame:
     """Rank the complete rows of a board by the mean over tasks of the mean over seeds of a measure.
+
+    ``drawn`` are the :func:`bootstrap` draws of these rows, in the order of ``board.ranked_by(measure)``, where they
+    are known already.
 
     Two spreads, never mixed: over seeds (the models trained again: ``low`` to ``rank_high`` and ``group``) and over
     test images (the same models on other images of the same kind: ``image_*``). Average precision is taken over
@@ -523,26 +556,27 @@ def rank(board: Board, generator: np.random.Generator, draws: int = 10_000, meas
     rows = board.ranked_by(measure)
     if not rows:
         return pd.DataFrame(columns=["row", "rank"])
-    samples = {row: [board.cell(row, column).values(measure) for column in board.columns] for row in rows}
-    drawn = np.stack([statistics.bootstrap_means(samples[row], generator, draws) for row in rows], axis=1)
+    samples = {row: board.samples(row, measure) for row in rows}
+    if drawn is None:
+        drawn = [bootstrap(row, samples[row], seed, draws) for row in rows]
+    means_drawn = np.stack([each["means"] for each in drawn], axis=1)
     images = [image_table([board.cell(row, column) for row in rows]) for column in board.columns]
     if measure != "score":
         images = [table[:, :1] for table in images]
-    drawn_images = statistics.bootstrap_images(images, generator, draws)
+    drawn_images = statistics.bootstrap_images(images, np.random.default_rng(seed), draws)
     per_task = np.array([[sample.mean() for sample in samples[row]] for row in rows])
     means = per_task.mean(axis=1)
-    ranges, image_ranges = statistics.rank_intervals(drawn), statistics.rank_intervals(drawn_images)
-    low, high = _intervals(drawn)
+    ranges, image_ranges = statistics.rank_intervals(means_drawn), statistics.rank_intervals(drawn_images)
+    low, high = _intervals(means_drawn)
     image_low, image_high = _intervals(drawn_images)
-    middles = [statistics.bootstrap_interquartile_means(samples[row], generator, min(draws, 2000)) for row in rows]
-    middle_low, middle_high = _intervals(np.stack(middles, axis=1))
+    middle_low, middle_high = _intervals(np.stack([each["middles"] for each in drawn], axis=1))
     ranking = pd.DataFrame(
         {
             "row": rows,
             "rank": pd.Series(-means).rank(method="min").astype(int),
             "rank_low": ranges[:, 0],
             "rank_high": ranges[:, 1],
-            "group": statistics.tie_groups(drawn, means),
+            "group": statistics.tie_groups(means_drawn, means),
             "mean": means,
             "low": low,
             "high": high,
@@ -686,6 +720,7 @@ def command(trials: Sequence[Trial]) -> str:
     return " ".join(parts)
 
 
+@cache
 def slug(row: str) -> str:
     """Return a file name for a row: itself where it is one, else cleaned and with digits of its digest."""
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", row).strip("-.")
@@ -703,7 +738,7 @@ def known_task(name: str) -> Task | None:
 
 def _intervals(draws: Floats) -> tuple[Floats, Floats]:
     """Return the interval of each column of draws, kept within 0 and 1 as scores are."""
-    found = np.array([statistics.interval(each) for each in draws.T]).reshape(-1, 2).clip(0, 1)
+    found = statistics.intervals(draws).clip(0, 1)
     return found[:, 0], found[:, 1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -45,8 +46,12 @@ def each(function: Callable[[Thing], Made], things: Sequence[Thing], fewest: int
         return
     _work = function, things
     chunk = max(1, len(things) // 1000)
-    with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
-        yield from pool.map(_one, range(len(things)), chunksize=chunk)
+    gc.freeze()  # a collection in a fork would copy everything that it looks through
+    try:
+        with ProcessPoolExecutor(count, multiprocessing.get_context("fork")) as pool:
+            yield from pool.map(_one, range(len(things)), chunksize=chunk)
+    finally:
+        gc.unfreeze()
 
 
 def _one(place: int) -> Any:

@@ -66,7 +66,7 @@ def test_the_probability_of_improvement_is_over_the_tasks_that_both_rows_have(co
 
 
 def test_a_pair_is_summed_up_in_words(content: site.Content) -> None:
-    said = content.pairings.said("a", content.pairings.against("a"))
+    said = content.pairings.said("a", content.pairings.lines("a"))
     assert said.keys() == {"b", "c", "alone"}
     assert said["b"].startswith("a is better than b on 3 of 3 tasks, worse on 0, not distinguished on 0.")
     assert "on real data, 1.00 [" in said["b"]

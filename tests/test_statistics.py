@@ -246,6 +246,16 @@ def test_rank_intervals_and_groups_recover_clear_and_unclear_orders() -> None:
     assert statistics.tie_groups(draws, means) == [1, 1, 2, 3]
 
 
+@given(st.integers(1, 400), st.floats(-1, 4), st.integers(0, 2), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_two_rows_are_of_different_groups_exactly_where_the_interval_of_their_difference_is_above_0(
+    count: int, distance: float, digits: int, seed: int
+) -> None:
+    draws = np.random.default_rng(seed).normal([distance, 0], 1, (count, 2)).round(digits)
+    apart = statistics.interval(draws[:, 0] - draws[:, 1])[0] > 0
+    assert statistics.tie_groups(draws, [1, 0]) == [1, 2 if apart else 1]
+
+
 def test_rank_intervals_hold_the_true_rank_as_often_as_they_say() -> None:
     generator = np.random.default_rng(9)
     truth = np.array([0.62, 0.60, 0.55, 0.54, 0.40])

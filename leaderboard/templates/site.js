@@ -198,7 +198,11 @@ for (const viewer of document.querySelectorAll(".viewer")) {
 const pairTable = document.getElementById("pair-table");
 if (pairTable) {
   const data = read(document.querySelector("script.data"));
-  const tests = data.tests.map((values) => Object.fromEntries(data.fields.map((field, index) => [field, values[index]])));
+  const values = new Float64Array(Uint8Array.from(atob(data.values), (letter) => letter.charCodeAt(0)).buffer);
+  const count = values.length / data.fields.length;
+  const meant = { text: (value) => data.words[value], flag: (value) => value === 1, number: (value) => (Number.isNaN(value) ? null : value) };
+  const tests = Array.from({ length: count }, (_, line) =>
+    Object.fromEntries(data.fields.map(([field, kind], index) => [field, meant[kind](values[index * count + line])])));
   const against = data.others.map((each) => ({ ...each, tests: tests.filter((test) => test.other === each.label) }));
   const first = document.getElementById("pair-first");
   const second = document.getElementById("pair-second");
@@ -259,7 +263,7 @@ if (pairTable) {
   const harmless = (text) => (/^[=+@\t\r-]/.test(text) ? "'" + text : text);
   const quoted = (value) => (value === null ? "" : typeof value === "string" ? `"${harmless(value).replaceAll('"', '""')}"` : String(value));
   const written = {
-    csv: () => [data.fields, ...data.tests].map((line) => line.map(quoted).join(",") + "\n").join(""),
+    csv: () => [data.fields.map(([field]) => field), ...tests.map(Object.values)].map((line) => line.map(quoted).join(",") + "\n").join(""),
     json: () => JSON.stringify(tests, null, 1) + "\n",
   };
   for (const button of document.querySelectorAll("[data-download]")) {
