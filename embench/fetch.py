@@ -274,6 +274,8 @@ def _by_hand(dataset: Dataset, download: Download | None = None) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    while isinstance(inner := getattr(error.args[0] if error.args else None, "reason", None), BaseException):
+        error = inner  # of requests' report of urllib3's report: the fault itself
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
 
 
