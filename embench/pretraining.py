@@ -612,13 +612,11 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if re.match(r"DataLoader worker \(pid", str(error)):
-            # its frames hold the loader: while that is there, torch raises this again at the end of any other process
-            traceback.clear_frames(error.__traceback__)
+    except Exception as error:
+        if told := _death_of_a_worker(error):
             raise TryAgain(
-                f"a data worker was killed (out of memory?): {str(error).splitlines()[0]} Run the same command again "
-                "to go on, with fewer --workers if memory was short"
+                f"a data worker was killed (out of memory?): {told} Run the same command again to go on, with fewer "
+                "--workers if memory was short"
             ) from None
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
             raise
@@ -629,6 +627,26 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def _death_of_a_worker(error: BaseException) -> str | None:
+    """Return how a data worker ended, where that is what an error came of.
+
+    Torch raises wherever the main thread is, in the handling of another error or the start of a thread too; and what is
+    asked of a worker that has just died ends in an error of its connection.
+    """
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(cause)
+        cause = cause.__context__
+    told = [str(each).splitlines()[0].strip() for each in chain if re.match(r"DataLoader worker \(pid", str(each))]
+    if not told and isinstance(error, (ConnectionError, EOFError)):
+        told = [f"its connection broke ({type(error).__name__})."]
+    for each in chain if told else ():
+        # the frames hold the loader: while that is there, torch raises this again at the end of any other process
+        traceback.clear_frames(each.__traceback__)
+    return told[0] if told else None
 
 
 def _seed(stream: Stream, purpose: int, *place: int) -> None:

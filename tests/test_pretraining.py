@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -342,6 +343,34 @@ def test_a_killed_data_worker_is_told_once_and_not_again_at_the_end_of_other_pro
     assert told.value.__context__ is not None
     assert not multiprocessing.active_children()
     subprocess.run(["true"], check=True)  # at whose end torch looks at every data worker it knows of
+
+
+def broken_pipe() -> None:
+    raise BrokenPipeError(32, "Broken pipe")
+
+
+def torn_out_of_a_start() -> None:
+    try:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    finally:
+        raise KeyError("<Thread>")
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"), [(broken_pipe, "connection broke"), (torn_out_of_a_start, "killed by signal: Killed")]
+)
+def test_a_data_worker_that_is_killed_while_it_starts_or_answers_is_told_too(
+    fails: Callable[[], None], told: str, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch then raises what comes of it, not what it is."""
+
+    def between(self: object, batches: object) -> Iterator[object]:
+        yield from iter(batches)  # type: ignore[call-overload]
+        fails()
+
+    monkeypatch.setattr(pretraining._Stopwatch, "between", between)
+    with pytest.raises(TryAgain, match=f"a data worker was killed .*{told}"):
+        pretrain(Toy(), data, short("toy", epochs=1), tmp_path / "a.safetensors")
 
 
 def test_torch_is_left_as_it_was(data: Prepared, tmp_path: Path) -> None:
