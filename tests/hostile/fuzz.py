@@ -268,7 +268,7 @@ PARSERS: dict[str, Parser] = {
     "safetensors": Parser("a.safetensors", seeds.safetensors, mutate.some_bytes, _safetensors, _with_card),
     "training-state": Parser("a.pt", seeds.states, mutate.zip_members, _state),
     "checkpoint": Parser("a.pth.tar", seeds.checkpoints, lambda rng, files: _either(rng, files), _published),
-    "prints": Parser("a.prints.npz", seeds.checkpoints, lambda rng, files: _either(rng, files[-2:]), _prints),
+    "prints": Parser("a.prints.npz", seeds.prints, mutate.zip_members, _prints),
     "prepared": Parser("toy.h5", seeds.prepared, mutate.some_bytes, _prepared),
     "png": Parser("a.png", seeds.png, mutate.png_chunks, _image),
     "tif": Parser("a.tif", seeds.tif, mutate.some_bytes, _image),
