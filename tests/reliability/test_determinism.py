@@ -20,6 +20,12 @@ def test_on_a_cpu_an_operation_without_a_deterministic_form_is_an_error() -> Non
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+def test_memory_is_not_filled_before_it_is_written_and_the_setting_is_put_back() -> None:
+    with deterministic(torch.device("cpu")):
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+
+
 def test_a_trial_runs_so_by_default_and_its_result_says_so(toy_data: Path, tmp_path: Path) -> None:
     used: set[bool] = set()
     spec = planned(toy_data, tmp_path, SMALL)
