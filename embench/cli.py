@@ -535,6 +535,12 @@ def leaderboard_default(
     """Build the static site; the same as ``leaderboard build``."""
     if context.invoked_subcommand is None:
         leaderboard_build(results, out, data)
+        return
+    sources = {name: context.get_parameter_source(name) for name in ("results", "out", "data")}
+    if given := [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]:
+        command = context.invoked_subcommand
+        names = ", ".join("--data-dir" if name == "data" else f"--{name}" for name in given)
+        raise BadInput(f"leaderboard: {names} before {command} does nothing; write it behind: leaderboard {command} …")
 
 
 @board.command("build")

@@ -372,6 +372,8 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
             ),
             "matrix": site.table(f"{board.slug}-matrix", matrix),
             "table_1": site.layout(f"{board.slug}-table-1", export.table_1(board), "{:.3f}"),
+            "figure_3a": site.table(f"{board.slug}-figure-3a", export.figure_3a(board)),
+            "figure_3b": site.table(f"{board.slug}-figure-3b", export.figure_3b(board)),
             "figure_s1": site.layout(f"{board.slug}-figure-s1", export.figure_s1(board), "{:+.1f}"),
         },
     }

@@ -3,6 +3,18 @@
 
 const read = (element) => JSON.parse(element.textContent);
 
+// ---- wide tables and figures: the edge behind which there is more is marked, where a scroll bar may not show
+
+for (const region of document.querySelectorAll(".scroll")) {
+  const mark = () => {
+    region.classList.toggle("more-left", region.scrollLeft > 1);
+    region.classList.toggle("more-right", region.scrollLeft + region.clientWidth < region.scrollWidth - 1);
+  };
+  region.addEventListener("scroll", mark, { passive: true });
+  const sizes = new ResizeObserver(mark);
+  for (const each of [region, ...region.children]) sizes.observe(each);
+}
+
 // ---- sorting: within each table body, empty cells last
 
 function valueOf(row, index) {
