@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import IO, Any
 
@@ -136,7 +135,7 @@ class _Child:
         self.close()
         if isinstance(error, TimeoutError):
             return f"its reader did not answer for {seconds * _PATIENCE} s"
-        if code == -signal.SIGXCPU:
+        if code == -signal.SIGPROF:
             return f"its reader needed more than {seconds} s"
         return f"its reader crashed ({signal.Signals(-code).name if code < 0 else f'exit {code}'})"
 
@@ -189,8 +188,7 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         array = None
         answer: dict[str, Any]
         try:
-            _unlimit()  # what a request was allowed is not what loading the next one's libraries takes
-            function = getattr(importlib.import_module(module), name)
+            function = getattr(importlib.import_module(module), name)  # its libraries are within no limits
             _limit(request["seconds"], request["room"])
             found = function(*arguments)
             if isinstance(found, np.ndarray):
@@ -206,6 +204,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             import traceback
 
             answer = {"bug": "".join(traceback.format_exception(error))}
+        finally:
+            _unlimit()
         answers.write(json.dumps(answer).encode() + b"\n")
         if array is not None:
             answers.write(array.reshape(-1).view(np.uint8).data)
@@ -214,7 +214,7 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 def _limit(seconds: int, room: int) -> None:
     """Allow this process ``seconds`` more of processor time, and ``room`` more bytes of address space."""
-    _set(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
+    signal.setitimer(signal.ITIMER_PROF, seconds)  # to the millisecond, where RLIMIT_CPU has whole seconds
     if os.path.exists("/proc/self/statm"):  # Linux; elsewhere address space is no measure of memory
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[0])
@@ -222,9 +222,9 @@ def _limit(seconds: int, room: int) -> None:
 
 
 def _unlimit() -> None:
-    """Lift what :func:`_limit` set for an earlier request."""
-    for limit in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
-        _set(limit, resource.getrlimit(limit)[1])
+    """Lift what :func:`_limit` set."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    _set(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[1])
 
 
 def _set(limit: int, value: int) -> None:
@@ -235,5 +235,6 @@ def _set(limit: int, value: int) -> None:
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends this process, in the middle of any library
     with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
         _serve(requests, answers)

@@ -45,6 +45,8 @@ _LARGEST_RATIO = 10_000
 """Of declared to stored bytes above that; no real image compresses so well."""
 _SLAB = 2**27
 """Bytes of sections read at a time, where reading them together saves work."""
+_BLOCK = 2**20
+"""Voxels converted at a time: the wider types they take on the way are then no matter of a section's size."""
 _INSIDE = re.compile(r"(?P<file>.*\.(?:h5|hdf5|hdf|zarr))(?::(?P<inside>.+))?", re.IGNORECASE)
 
 
@@ -362,11 +364,18 @@ def scaled(
 
     def section(z: int) -> NDArray[np.uint8]:
         least, most = bounds()
-        values = (finite(z).astype(np.float64) - least) / (most - least) * 255
-        outside = int(((values < 0) | (values > 255)).sum())
+        outside = 0
+
+        def scale(block: NDArray[Any]) -> NDArray[Any]:
+            nonlocal outside
+            values = (block.astype(np.float64) - least) / (most - least) * 255
+            outside += int(((values < 0) | (values > 255)).sum())
+            return values.clip(0, 255)
+
+        made = _in_blocks(finite(z), scale)
         if outside and notes is not None:
             notes.append(f"{origin}, section {z}: {outside} voxels outside {least:g}..{most:g} became 0 or 255")
-        return values.clip(0, 255).astype(np.uint8)
+        return made
 
     return Computed(volume.shape, section)
 
@@ -407,16 +416,31 @@ def labels(volume: Stored, values: Sequence[int] | None = None) -> Sections:
             if strange[found].any():
                 raise _strange_labels(found, known, where)
             return table[found]
-        if not np.isin(found, known).all():
-            raise _strange_labels(found, known, where)
         order = np.argsort(known)
-        return order[np.searchsorted(known[order], found)].astype(np.uint8)
+
+        def places(block: NDArray[Any]) -> NDArray[Any]:
+            at = np.searchsorted(known[order], block).clip(max=len(known) - 1)
+            if (known[order][at] != block).any():
+                raise _strange_labels(found, known, where)
+            return order[at]
+
+        return _in_blocks(found, places)
 
     return Computed(volume.shape, section)
 
 
+def _in_blocks(section: NDArray[Any], convert: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return what ``convert`` makes of a section's voxels, as uint8, some voxels at a time."""
+    values = section.reshape(-1)
+    made = np.empty(values.shape, np.uint8)
+    for start in range(0, values.size, _BLOCK):
+        made[start : start + _BLOCK] = convert(values[start : start + _BLOCK])
+    return made.reshape(section.shape)
+
+
 def _strange_labels(found: NDArray[Any], known: NDArray[Any], where: str) -> BadInput:
-    strange, counts = np.unique(found[~np.isin(found, known)], return_counts=True)
+    is_strange = _in_blocks(found, lambda block: ~np.isin(block, known)).view(np.bool_)
+    strange, counts = np.unique(found[is_strange], return_counts=True)
     shown = ", ".join(f"{value:g} ({count} voxels)" for value, count in zip(strange[:5], counts[:5], strict=True))
     more = f" and {len(strange) - 5} further values" if len(strange) > 5 else ""
     expected = "0..255" if len(known) == 256 else ", ".join(map(str, known))

@@ -349,7 +349,7 @@ def main() -> None:
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--faults", type=int, default=30)
-    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=1500, help="enough for all faults to find a trial")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="drill-") as place:

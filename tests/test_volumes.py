@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -53,6 +55,24 @@ def test_labels_are_exact_or_refused(values: list[int], as_float: bool) -> None:
 def test_a_volume_of_one_grey_value_cannot_be_scaled() -> None:
     with pytest.raises(BadInput, match="nothing to scale"):
         scaled(in_memory(np.full((2, 3, 3), 7, np.int16)))[0]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_what_a_large_section_is_turned_into_takes_little_memory_on_the_way(dtype: str) -> None:
+    """A file of a few kB may declare a section of 256 MB: eight bytes for each voxel, some times over, are too many."""
+    array = np.random.default_rng(0).integers(0, 200, (1, 3000, 5001)).astype(dtype)
+    for convert, expected in (
+        (labels, array[0].astype("u1")),
+        (partial(labels, values=range(199, -1, -1)), (199 - array[0]).astype("u1")),
+        (partial(scaled, low=0, high=510), (array[0].astype("f8") / 510 * 255).astype("u1")),
+    ):
+        sections = convert(in_memory(array))
+        tracemalloc.start()
+        made = sections[0]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        np.testing.assert_array_equal(made, expected)
+        assert peak < 5 * made.size
 
 
 @pytest.mark.parametrize("how", ["pages", "one by one", "one block", "imagej", "big-endian"])

@@ -82,11 +82,17 @@ def _image(path: Path) -> None:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """Let what follows go on after a refusal, whose lines are looked at all the same."""
+    """Let what follows go on after a refusal, whose lines are looked at all the same; not where a limit stopped it."""
     try:
         yield
     except BadInput as error:
+        if _by_a_limit(error):
+            raise
         _check_lines(error, None)
+
+
+def _by_a_limit(error: BadInput | TryAgain) -> bool:
+    return "its reader" in str(error) or "of memory" in str(error)
 
 
 def _result(path: Path) -> None:
@@ -372,6 +378,7 @@ def _serve(
     findings: list[str] = []
     slowest = 0.0
     _limit_memory()
+    _note_ends()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         for number in range(first, end):
             folder = Path(place) / f"{number}"
@@ -403,15 +410,34 @@ def _serve(
 
 
 def _waited() -> float:
-    """Return for how many seconds this process and its reading child were ready and other programs ran instead."""
+    """Return for how many seconds this process and its reading children were ready and other programs ran instead."""
     from embench import guarded
 
     children = [guarded._child.process.pid] if guarded._child is not None else []
-    total = 0.0
-    for process in (os.getpid(), *children):
-        with contextlib.suppress(OSError, IndexError):  # the child has ended; not on Linux
-            total += int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
-    return total
+    return _ended_waited + sum(map(_delayed, (os.getpid(), *children)))
+
+
+def _delayed(process: int) -> float:
+    with contextlib.suppress(OSError, IndexError):  # it has ended; not on Linux
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+_ended_waited = 0.0
+
+
+def _note_ends() -> None:
+    """Add to ``_ended_waited`` what a reading child has waited, when it is given up."""
+    from embench import guarded
+
+    end = guarded._Child._end
+
+    def noted(self: Any, *arguments: Any) -> str:
+        global _ended_waited
+        _ended_waited += _delayed(self.process.pid)
+        return end(self, *arguments)
+
+    guarded._Child._end = noted  # type: ignore[method-assign]
 
 
 def _outcome(parser: Parser, path: Path) -> tuple[str, str | None]:
@@ -422,7 +448,7 @@ def _outcome(parser: Parser, path: Path) -> tuple[str, str | None]:
             _check_lines(error, path)
         except AssertionError as fault:
             return "badly told", str(fault)
-        if "its reader" in str(error) or "of memory" in str(error):
+        if _by_a_limit(error):
             return "stopped by a limit", None
         return "refused", None
     except Exception as error:

@@ -190,7 +190,7 @@ def fresh(folder: Path) -> Path:
 
 
 def _count_steps(notes: int) -> None:
-    """Write a line for each step, as it ends, into a pipe."""
+    """Write a line for each step, as it ends, into a pipe; what a process does until its first step is none."""
     began = time.monotonic()
 
     def note(iteration: int) -> None:
@@ -198,7 +198,12 @@ def _count_steps(notes: int) -> None:
         os.write(notes, f"{iteration} {time.monotonic() - began}\n".encode())
         began = time.monotonic()
 
-    step, reporting = training.Training.step, pretraining._reporting
+    step, reporting, between = training.Training.step, pretraining._reporting, pretraining._Stopwatch.between
+
+    def started(self: Any, batches: Any) -> Any:
+        nonlocal began
+        began = time.monotonic()
+        return between(self, batches)
 
     def stepped(self: training.Training) -> float:
         nonlocal began
@@ -219,6 +224,7 @@ def _count_steps(notes: int) -> None:
 
     training.Training.step = stepped  # type: ignore[method-assign]
     pretraining._reporting = reported
+    pretraining._Stopwatch.between = started  # type: ignore[method-assign]
 
 
 def _keep_states(kept: Path) -> None:

@@ -1,0 +1,57 @@
+"""A reader that hangs, dies or takes too much costs one file and one line, and the next file is read."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embench import guarded
+from embench.errors import BadInput
+
+
+@pytest.fixture(autouse=True)
+def another_child() -> Iterator[None]:
+    guarded.close()
+    yield
+    guarded.close()
+
+
+@pytest.mark.parametrize(
+    ("reader", "arguments", "said"),
+    [
+        (np.ones, (2**40,), "of memory to be read; refused"),
+        (os.abort, (), "its reader crashed (SIGABRT); refused"),
+        (os._exit, (3,), "its reader crashed (exit 3); refused"),
+    ],
+)
+def test_what_a_reader_does_not_survive_is_one_line(
+    reader: Callable[..., Any], arguments: tuple[Any, ...], said: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        guarded.call(reader, *arguments, where="a.tif")
+    (line,) = caught.value.lines
+    assert line.startswith("a.tif: ")
+    assert line.endswith(said)
+    assert guarded.call(math.floor, 1.5, where="b.tif") == 1
+
+
+def test_a_reader_that_hangs_is_stopped_when_its_time_is_over_and_not_seconds_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarded, "SECONDS", 1)
+
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    start = spent()
+    with pytest.raises(BadInput, match=r"a\.tif: its reader needed more than 1 s; refused"):
+        guarded.call(re.fullmatch, "(a+)+", "a" * 60 + "b", where="a.tif")
+    assert 1 <= spent() - start < 2
