@@ -22,20 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from embench.recipe import RECIPES
-from embench.results import (
-    Diagnostics,
-    ImageCounts,
-    ModelCard,
-    SnapshotScore,
-    TrialResult,
-    fingerprint,
-    load,
-    save,
-    score,
-)
+from embench.recipe import find_recipe
+from embench.results import ModelCard, SnapshotScore, TrialResult, load, save
 from embench.task import Task
 from embench.tasks import find_task
+from leaderboard import simulated
 
 IMAGES = {
     "cremi": 1,
@@ -58,33 +49,28 @@ def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
     """Return a made-up trial of model ``k``: its quality rises with ``k``, with spread over seeds and images."""
     generator = np.random.default_rng([k, seed, *task.name.encode()])
     name = f"model-{k:03d}"
-    recipe = RECIPES["unet" if k % 2 else "retina"].for_task(task)
+    recipe = find_recipe("unet" if k % 2 else "retina").for_task(task)
     quality = 0.3 + 0.5 * k / models + 0.02 * generator.standard_normal()
-    return TrialResult(
-        model=ModelCard(
-            name=name,
-            title=f"Model {k}",
-            family=FAMILIES[k % len(FAMILIES)],
-            parameters=1_000_000 + 10_000 * k,
-            trained_parameters=1_000_000,
-            pretraining="self-supervised" if k % 4 else "none",
-            weights_hash=hashlib.sha256(name.encode()).hexdigest() if k % 4 else None,
-            licence="MIT",
-        ),
-        task=task.name,
-        seed=seed,
-        recipe=asdict(recipe),
-        pairing="default",
-        track="published",
-        synthetic=False,
-        status="done",
-        fingerprint=fingerprint(task, hashlib.sha256(task.name.encode()).hexdigest(), task.iterations),
-        iterations_asked=task.iterations,
-        iterations_done=task.iterations,
-        snapshots=tuple(
+    card = ModelCard(
+        name=name,
+        title=f"Model {k}",
+        family=FAMILIES[k % len(FAMILIES)],
+        parameters=1_000_000 + 10_000 * k,
+        trained_parameters=1_000_000,
+        pretraining="self-supervised" if k % 4 else "none",
+        weights_hash=hashlib.sha256(name.encode()).hexdigest() if k % 4 else None,
+        licence="MIT",
+    )
+    return simulated.result(
+        name,
+        task,
+        seed,
+        [
             _snapshot(task, task.iterations * step // SNAPSHOTS, quality * (1 - 0.5**step), generator)
             for step in range(1, SNAPSHOTS + 1)
-        ),
+        ],
+        model=card,
+        recipe=asdict(recipe),
         loss_curve=tuple(
             (int(i), float(np.exp(-i / task.iterations)), 0.003)
             for i in np.linspace(1, task.iterations, min(500, task.iterations)).round()
@@ -93,37 +79,12 @@ def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
         seconds_prediction=60.0,
         peak_memory_bytes=2**31,
         environment={"device": "cuda", "threads": 8, "commit": "0123456789ab", "python": "3.11.7"},
-        class_names=task.classes,
     )
 
 
 def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.Generator) -> SnapshotScore:
-    union = 10_000
     levels = (quality + 0.05 * generator.standard_normal((IMAGES[task.name], len(task.classes)))).clip(0, 1)
-    overlaps = (levels * union).round().astype(int).tolist()
-    images = tuple(
-        ImageCounts(
-            name=f"test-{k:04d}",
-            classes=(counts := {label: (overlap[label], 0, union - overlap[label]) for label in task.scoring.classes}),
-            tuned=counts,
-        )
-        for k, overlap in enumerate(overlaps)
-    )
-    total, per_class = score(task.scoring, [image.classes for image in images])
-    labels = task.scoring.classes
-    return SnapshotScore(
-        iteration=iteration,
-        score=total,
-        class_iou=per_class,
-        images=images,
-        diagnostics=Diagnostics(
-            average_precision={label: min(1.0, per_class[label] + 0.1) for label in labels},
-            largest_score=dict.fromkeys(labels, 0.98),
-            threshold=dict.fromkeys(labels, 0.45),
-            tuned_iou=per_class,
-        ),
-        seconds=iteration * 0.3,
-    )
+    return simulated.snapshot(task, iteration, {label: levels[:, label] for label in task.scoring.classes})
 
 
 def make(folder: Path, models: int, seeds: int) -> None:

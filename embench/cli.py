@@ -503,9 +503,20 @@ def compare(
 @app.command()
 def controls(
     repeats: Annotated[int, typer.Option(help="Simulated comparisons or boards of each.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the simulation, or of the permutation.")] = 0,
+    labels: Annotated[
+        str | None, typer.Option(metavar="TASK", help="Train on masks of other images instead: the score is chance.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="With --labels: what is trained.")] = "transunet",
+    seeds: Annotated[int, typer.Option(help="With --labels: trials on right and on permuted masks.")] = 3,
+    data: DataFolder = None,
 ) -> None:
-    """Check the statistics on simulated scores whose truth is known: error rates, intervals, ranks."""
+    """Check the board on simulated scores whose truth is known, or (--labels) the harness on masks that do not fit."""
+    if labels is not None:
+        from embench import commands
+
+        commands.permuted_labels(labels, model, seeds, seed, data)
+        return
     from leaderboard import cli as leaderboard
 
     leaderboard.controls(repeats, seed)

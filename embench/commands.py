@@ -240,6 +240,31 @@ def doctor(executor: str | None, address: str | None, deep: bool, **asked: Any) 
     return not failed
 
 
+def permuted_labels(task: str, model: str, seeds: int, seed: int, data: Path | None) -> None:
+    """Train on right and on permuted labels; print every score, and whether the second are at chance.
+
+    Raises
+    ------
+    BadInput
+        As :func:`embench.permuted.run`; or, after printing, a claim that does not hold.
+    """
+    from embench import permuted
+
+    def tell(kind: str, number: int, score: float) -> None:
+        print(f"{model} on {task}, seed {number}, {kind} labels: IoU {score:.4f}", flush=True)
+
+    found = permuted.run(task, model, seeds, seed, data, report=tell)
+    chance = f"chance at most {found.chance:.4f}"
+    claims = {
+        f"right labels score above chance: mean {fmean(found.right):.4f}, {chance}": found.above,
+        f"permuted labels score at chance: mean {fmean(found.permuted):.4f}, {chance}": found.at_chance,
+    }
+    for claim, holds in claims.items():
+        print(f"{'holds' if holds else 'FAILS'}  {claim}")
+    if failed := [claim for claim, holds in claims.items() if not holds]:
+        raise BadInput([f"does not hold: {claim}" for claim in failed])
+
+
 def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, detach: bool) -> None:
     """Run the trials that have no result yet; print the scores of all, then say what did not work.
 

@@ -375,19 +375,23 @@ def _finite(value: Any) -> Any:
 
 
 def controls(repeats: int, seed: int) -> None:
-    """Print the controls of the statistics on simulated scores.
+    """Print the controls of the statistics on simulated scores, then those of the whole chain from result files on.
+
+    The second take longer, so there is one board of files for ten repeats.
 
     Raises
     ------
     BadInput
         Fewer than 100 repeats; or, after printing, a control that does not hold.
     """
-    from leaderboard import controls
+    from leaderboard import chain, controls
 
     if repeats < 100:
         raise BadInput(f"--repeats {repeats}: give at least 100, fewer tell nothing")
     failed = []
-    for control in controls.run(np.random.default_rng(seed), repeats):
+    generator = np.random.default_rng(seed)
+    runs = (lambda: controls.run(generator, repeats), lambda: chain.run(generator, repeats // 10))
+    for control in (control for run in runs for control in run()):
         line = f"{control.name}: {control.share:.3f} of {control.of}, promised {control.promise:.3f}"
         print(f"{'holds' if control.passed else 'FAILS'}  {line}", flush=True)
         failed += [] if control.passed else [f"{line}; the statistics are not to be trusted: report this"]

@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -314,8 +315,14 @@ class Board:
         return faults
 
 
-def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
+def read(folders: Iterable[Path], *, remembered: bool = True) -> tuple[list[Trial], list[str]]:
     """Read every result under ``folders``, one at a time.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+    remembered : bool
+        Whether to keep beside the prepared data what was read, for the next time.
 
     Returns
     -------
@@ -333,7 +340,8 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
         for path in paths:
             places.setdefault(path.resolve(), path)
         paths = list(places.values())
-    with Memory(folders) as memory:
+    memory = Memory(folders)
+    with memory if remembered else nullcontext():
         found = memory.read(paths)
     views: dict[int, _View] = {}  # by the recipe, which all trials of a model on a task share
     changes: dict[tuple[str, str], str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,10 @@ from typing import Any
 import numpy as np
 
 from embench.recipe import RECIPES
-from embench.results import (
-    Diagnostics,
-    ImageCounts,
-    ModelCard,
-    SnapshotScore,
-    TrialResult,
-    fingerprint,
-    save,
-    score,
-    tuned_iou,
-)
+from embench.results import ModelCard, SnapshotScore, TrialResult, fingerprint, save
 from embench.task import Scoring, Task
+from leaderboard import simulated
+from leaderboard.simulated import forged as forged
 
 MODELS: dict[str, tuple[str, str, int, str]] = {
     "unet-resnet50": ("UNet-ResNet50", "convolutional", 32_500_000, "none"),
@@ -93,26 +84,21 @@ def result(
             licence="MIT",
             citation="A paper, 2024",
         ),
-        "task": on.name,
-        "seed": seed,
         "recipe": asdict(used),
         "pairing": "default" if recipe in (None, own) else recipe,
         "track": "published" if recipe in (None, own) and not crop and budget == on.iterations else "open",
-        "synthetic": on.synthetic,
         "status": status,
         "message": "the loss is not finite at iteration 512" if status == "diverged" else "",
         "fingerprint": fingerprint(on, data_hash, budget),
         "iterations_asked": budget,
         "iterations_done": budget if status != "diverged" else 512,
-        "snapshots": tuple(snapshots),
         "loss_curve": tuple((i, float(np.exp(-i / 300)), 0.003) for i in range(0, budget, max(1, budget // 20))),
         "seconds_training": 300 + 20 * seed,
         "seconds_prediction": 12.5,
         "peak_memory_bytes": 2 * 2**30,
         "environment": {"device": "cpu", "threads": 2, "commit": "0123456789ab", "python": "3.11.9"},
-        "class_names": on.classes,
     }
-    return TrialResult.model_validate({**facts, **(texts or {}), **changes})
+    return simulated.result(model, on, seed, snapshots, **{**facts, **(texts or {}), **changes})
 
 
 def write(results: list[TrialResult], folder: Path) -> Path:
@@ -121,15 +107,6 @@ def write(results: list[TrialResult], folder: Path) -> Path:
         way = f"{each.recipe['name']}-{each.fingerprint.digest}-{each.recipe['crop']}-{each.recipe['batch_size']}"
         save(each, folder / each.task / each.model.name / way / f"seed-{each.seed}.json")
     return folder
-
-
-def forged(result: TrialResult, path: Path, **changes: Any) -> Path:
-    """Write a changed result with the digest that its new content has, as somebody would who means to deceive."""
-    changed = TrialResult.model_validate({**result.model_dump(), **changes})
-    said = TrialResult.model_validate_json(changed.model_dump_json())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**said.model_dump(mode="json"), "sha256": said.digest}))
-    return path
 
 
 def suite(models: dict[str, float], tasks: list[Task], seeds: int = 6, **changes: Any) -> list[TrialResult]:
@@ -150,31 +127,18 @@ def _snapshot(
     precision: float | None,
     generator: np.random.Generator,
 ) -> SnapshotScore:
-    images = []
-    labels = on.scoring.classes
-    count = 1 if on.scoring.is_volume else 4
-    for z in range(count):
-        classes = {}
-        for label in range(1, len(on.classes)):
-            level = float(np.clip(target + 0.04 * generator.standard_normal(), 0, 0.99)) if target > 0 else 0.0
-            union = 10_000
-            overlap = round(level * union)
-            classes[label] = (overlap, (union - overlap) // 2, union - overlap - (union - overlap) // 2)
-        level = min(1.0, target + 0.02) if tuned is None else tuned
-        at_threshold = dict.fromkeys(labels, (round(level * 10_000), 10_000 - round(level * 10_000), 0))
-        images.append(ImageCounts(name=f"stack1-z{16 + z}", classes=classes, tuned=at_threshold))
-    total, per_class = score(on.scoring, [image.classes for image in images])
-    return SnapshotScore(
-        iteration=iteration,
-        score=total,
-        class_iou=per_class,
-        plain_score=None,
-        images=tuple(images),
-        diagnostics=Diagnostics(
-            average_precision={label: min(1.0, total + 0.1) if precision is None else precision for label in labels},
-            largest_score=dict.fromkeys(labels, 0.98 if total > 0.01 else 0.49),
-            threshold=dict.fromkeys(labels, 0.4),
-            tuned_iou=tuned_iou(on.scoring, [image.tuned for image in images if image.tuned]),
-        ),
-        seconds=iteration * 0.3,
+    scored, count = on.scoring.classes, 1 if on.scoring.is_volume else 4
+    names = [f"stack1-z{16 + z}" for z in range(count)]
+    noise = 0.04 * generator.standard_normal((count, len(on.classes) - 1)) if target > 0 else 0.0
+    levels = np.clip(target + noise, 0, 0.99) * np.ones((count, len(on.classes) - 1))
+    at_threshold = np.full(count, min(1.0, target + 0.02) if tuned is None else tuned)
+    return simulated.snapshot(
+        on,
+        iteration,
+        dict(enumerate(levels.T, start=1)),
+        dict.fromkeys(scored, at_threshold),
+        names,
+        threshold=dict.fromkeys(scored, 0.4),
+        **({} if target > 0.01 else {"largest_score": dict.fromkeys(scored, 0.49)}),
+        **({} if precision is None else {"average_precision": dict.fromkeys(scored, precision)}),
     )
