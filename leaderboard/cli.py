@@ -321,8 +321,8 @@ def _print(
         cells += [
             f"{entry['median_difference']:+.3f}" if known else "–",
             f"{entry['low']:+.3f} to {entry['high']:+.3f}" if known and not isnan(entry["low"]) else "–",
-            f"{entry['p']:.4f}" if known else "–",
-            f"{entry['p_holm']:.4f}" if known else "–",
+            statistics.as_text(entry["p"]) if known else "–",
+            statistics.as_text(entry["p_holm"]) if known else "–",
             entry["stars"] if entry["verdict"] == "different" else entry["verdict"],
             f"{entry['first']['n']}, {entry['second']['n']}",
         ]
@@ -353,7 +353,7 @@ def _further(
             if paired := entry.get(f"paired_by_{over}"):
                 yield (
                     f"{entry['label']}: paired by {over}, shift {paired['shift']:+.3f}, signed-rank p = "
-                    f"{paired['p']:.4f}, {paired['verdict']}, n = {paired['n']}"
+                    f"{statistics.as_text(paired['p'])}, {paired['verdict']}, n = {paired['n']}"
                 )
         if margins := entry.get("non_inferiority"):
             for name, row in zip(("first", "second"), rows, strict=True):

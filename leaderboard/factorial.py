@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from embench.errors import BadInput
-from leaderboard.statistics import LEVEL, holm
+from leaderboard.statistics import LEVEL, as_text, holm
 
 FACTORS = ("architecture", "recipe", "start")
 """Columns of the table of trials, each of two levels; beside them ``task``, ``seed`` and ``score``."""
@@ -74,10 +74,8 @@ def markdown(effects: pd.DataFrame, cells: pd.DataFrame) -> str:
         lines += [f"## {task}", "", "| effect | contrast | estimate | 95 % interval | p | p (Holm) |"]
         lines += ["| --- | --- | ---: | ---: | ---: | ---: |"]
         for row in effects[effects["task"] == task].itertuples():
-            between = f"{row.low:+.3f} to {row.high:+.3f}"
-            lines.append(
-                f"| {row.effect} | {row.contrast} | {row.estimate:+.3f} | {between} | {row.p:.4f} | {row.p_holm:.4f} |"
-            )
+            between, p, p_holm = f"{row.low:+.3f} to {row.high:+.3f}", as_text(row.p), as_text(row.p_holm)
+            lines.append(f"| {row.effect} | {row.contrast} | {row.estimate:+.3f} | {between} | {p} | {p_holm} |")
         lines.append("")
         own = cells[cells["task"] == task]
         if len(own):

@@ -888,7 +888,7 @@ class _Site:
             "count": _count,
             "duration": _duration,
             "memory": _memory,
-            "p": _p,
+            "p": statistics.as_text,
             "facts": _facts,
             "breakable": _breakable,
         }
@@ -955,10 +955,6 @@ def _harmless(value: Any) -> Any:
 
 def _score(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None or isnan(value) else f"{value:.4f}" if value >= 0.0001 else f"{value:.0e}"
 
 
 def _count(value: int) -> str:

@@ -144,6 +144,11 @@ def stars(p: float) -> str:
     return "**" if p < 0.01 else "*" if p < 0.05 else ""
 
 
+def as_text(p: float | None) -> str:
+    """Return a p-value to four decimals, below 0.0001 as ``2e-05``, and a dash where there is none."""
+    return "–" if p is None or isnan(p) else f"{p:.4f}" if p >= 0.0001 else f"{p:.0e}"
+
+
 def hodges_lehmann(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> tuple[float, float, float]:
     """Return the median of all differences ``first - second`` and its ``1 - level`` interval.
 
