@@ -56,6 +56,7 @@ def test_it_runs_and_says_that_there_is_no_gpu() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_is_kept_busy() -> None:
     command = [sys.executable, BENCHMARKS / "pretraining.py", "--steps", "60", "--images", "4096", "--batch-size", "64"]
     made = subprocess.run(command, capture_output=True, text=True)

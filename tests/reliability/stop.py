@@ -72,6 +72,8 @@ def stop(
     if attempt.status == 75:
         tally.stopped[what] += 1
         tally.longest[what] = max(tally.longest.get(what, 0.0), took)
+    elif attempt.status < 0 and what.startswith("SIG") and not outcome(folder).differences(expected):
+        pass  # all is done and the process was on its way out: the signal ends it as it ends any other
     elif attempt.status or "Traceback" in attempt.said:
         tally.wrong.append(f"{where}: exit status {attempt.status}\n{attempt.said}")
     if took > LIMIT[what]:
