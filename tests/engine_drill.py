@@ -219,7 +219,7 @@ ENGINES: dict[str, Callable[[Path], AbstractContextManager[Engine]]] = {
 }
 
 
-def drill(name: str, folder: Path, *, count: int, faults: int, iterations: int = 300, seed: int = 0) -> Figures:
+def drill(name: str, folder: Path, *, count: int, faults: int, iterations: int = 1500, seed: int = 0) -> Figures:
     """Run ``count`` trials on an engine while at least ``faults`` faults strike, and compare.
 
     A trial that ends before enough faults struck is no fault of the drill: their number is in the figures.

@@ -126,7 +126,7 @@ def cluster() -> Iterator[engine_drill.OnRay]:
 class Command:
     """``embench run`` of the small model on the toy task, with options of its own."""
 
-    def __init__(self, folder: Path, data: Path, seeds: int, iterations: int = 300) -> None:
+    def __init__(self, folder: Path, data: Path, seeds: int, iterations: int = 1500) -> None:
         self.folder, self.data = folder, data
         model = folder / "small.py"
         model.write_text(engine_drill.MODEL)
