@@ -126,7 +126,7 @@ def cluster() -> Iterator[engine_drill.OnRay]:
 class Command:
     """``embench run`` of the small model on the toy task, with options of its own."""
 
-    def __init__(self, folder: Path, data: Path, seeds: int, iterations: int = 1500) -> None:
+    def __init__(self, folder: Path, data: Path, seeds: int, iterations: int = 300) -> None:
         self.folder, self.data = folder, data
         model = folder / "small.py"
         model.write_text(engine_drill.MODEL)
@@ -182,7 +182,7 @@ def test_trials_outlive_the_death_of_workers_of_nodes_and_of_the_command(tmp_pat
 def test_a_command_that_is_stopped_has_its_trials_saved_and_goes_on(
     number: signal.Signals, cluster: engine_drill.OnRay, toy_data: Path, tmp_path: Path
 ) -> None:
-    command = Command(tmp_path, toy_data, seeds=2)
+    command = Command(tmp_path, toy_data, seeds=2, iterations=6000)  # still at work when it is stopped
     process = command.start(f"--address={cluster.cluster.address}")
     command.under_way(process)
     time.sleep(2)
