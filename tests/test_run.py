@@ -333,11 +333,8 @@ def test_a_trained_network_beats_the_trivial_predictions_on_every_synthetic_task
         with store.Prepared(store.prepared_path(name, mini_data)) as prepared:
             pixels = sum(int(np.prod(volume.image.shape)) for volume in prepared.volumes("test"))
         trivial = max(trivial, (counts[:, 0] + counts[:, 2]).sum() / pixels / len(final.class_iou))
-    # So early in training no score may reach 0.5, while those of a class already lie above the others.
     assert result.score is not None
-    assert final.diagnostics is not None
-    tuned = float(np.mean(list(final.diagnostics.tuned_iou.values())))
-    assert max(result.score, tuned) > 1.5 * trivial
+    assert result.score > 1.5 * trivial
 
 
 def test_a_factorial_runs_every_combination_once_and_writes_its_tables(toy_data: Path, tmp_path: Path) -> None:
