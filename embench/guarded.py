@@ -218,18 +218,18 @@ def _limit(seconds: int, room: int) -> None:
     if os.path.exists("/proc/self/statm"):  # Linux; elsewhere address space is no measure of memory
         with open("/proc/self/statm") as file:
             pages = int(file.read().split()[0])
-        _set(resource.RLIMIT_AS, pages * resource.getpagesize() + room)
+        _set_room(pages * resource.getpagesize() + room)
 
 
 def _unlimit() -> None:
     """Lift what :func:`_limit` set."""
     signal.setitimer(signal.ITIMER_PROF, 0)
-    _set(resource.RLIMIT_AS, resource.getrlimit(resource.RLIMIT_AS)[1])
+    _set_room(resource.getrlimit(resource.RLIMIT_AS)[1])
 
 
-def _set(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+def _set_room(value: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

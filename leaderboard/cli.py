@@ -390,8 +390,8 @@ def controls(repeats: int, seed: int) -> None:
         raise BadInput(f"--repeats {repeats}: give at least 100, fewer tell nothing")
     failed = []
     generator = np.random.default_rng(seed)
-    runs = (lambda: controls.run(generator, repeats), lambda: chain.run(generator, repeats // 10))
-    for control in (control for run in runs for control in run()):
+    runs = ((controls.run, repeats), (chain.run, repeats // 10))
+    for control in (control for run, count in runs for control in run(generator, count)):
         line = f"{control.name}: {control.share:.3f} of {control.of}, promised {control.promise:.3f}"
         print(f"{'holds' if control.passed else 'FAILS'}  {line}", flush=True)
         failed += [] if control.passed else [f"{line}; the statistics are not to be trusted: report this"]

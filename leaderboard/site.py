@@ -117,13 +117,14 @@ class Content:
         )
         return {(board.slug, measure): ranking for (board, measure), ranking in zip(asked, found, strict=True)}
 
-    def _drawn(self, board: Board, measure: Measure) -> list[Arrays]:
+    def _drawn(self, board: Board, measure: Measure) -> dict[str, Arrays]:
         rows = board.ranked_by(measure)
         samples = [board.samples(row, measure) for row in rows]
-        return self.made.arrays(
+        drawn = self.made.arrays(
             [["bootstrap", row, each] for row, each in zip(rows, samples, strict=True)],
             lambda k: table.bootstrap(rows[k], samples[k], SEED),
         )
+        return dict(zip(rows, drawn, strict=True))
 
     @cached_property
     def standings(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -145,8 +146,8 @@ class Content:
 
     @cached_property
     def colours(self) -> dict[str, int]:
-        """Place of each row in the palette."""
-        return {row: k for k, row in enumerate(self.rows)}
+        """Place of each row in the palette; the rows beyond it share the place after it, and are grey."""
+        return {row: min(k, figures.COLOURS) for k, row in enumerate(self.rows)}
 
     @cached_property
     def options(self) -> dict[str, tuple[str, str]]:
@@ -553,7 +554,7 @@ def _model(content: Content, row: str) -> dict[str, Any]:
 
 def _copy_of(trial: Trial) -> str:
     """Return where in the site a copy of the result file is."""
-    return f"results/{trial.result.task}-{trial.digest}/{table.slug(trial.row)}/seed-{trial.result.seed}.json"
+    return f"results/{'-'.join(trial.column)}/{table.slug(trial.row)}/seed-{trial.result.seed}.json"
 
 
 def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
@@ -644,7 +645,7 @@ def _row(content: Content, row: str) -> dict[str, Any]:
         "parameters": card.parameters or None,
         "licence": card.licence,
         **content.hours[row],
-        "colour": min(content.colours[row], figures.COLOURS),  # the others are all grey
+        "colour": content.colours[row],
     }
 
 

@@ -540,12 +540,11 @@ def rank(
     seed: int,
     draws: int = 10_000,
     measure: Measure = "score",
-    drawn: Sequence[Mapping[str, Floats]] | None = None,
+    drawn: Mapping[str, Mapping[str, Floats]] | None = None,
 ) -> pd.DataFrame:
     """Rank the complete rows of a board by the mean over tasks of the mean over seeds of a measure.
 
-    ``drawn`` are the :func:`bootstrap` draws of these rows, in the order of ``board.ranked_by(measure)``, where they
-    are known already.
+    ``drawn`` are the :func:`bootstrap` draws of these rows, where they are known already.
 
     Two spreads, never mixed: over seeds (the models trained again: ``low`` to ``rank_high`` and ``group``) and over
     test images (the same models on other images of the same kind: ``image_*``). Average precision is taken over
@@ -561,13 +560,13 @@ def rank(
         were resampled), ``interquartile_mean`` of all runs on all tasks (``interquartile_low``, ``interquartile_high``:
         95 %, over seeds), ``mean_rank`` and ``mean_average_precision``.
     """
-    rows = board.ranked_by(measure)
+    rows = board.ranked_by(measure) if drawn is None else list(drawn)
     if not rows:
         return pd.DataFrame(columns=["row", "rank"])
     samples = {row: board.samples(row, measure) for row in rows}
     if drawn is None:
-        drawn = [bootstrap(row, samples[row], seed, draws) for row in rows]
-    means_drawn = np.stack([each["means"] for each in drawn], axis=1)
+        drawn = {row: bootstrap(row, samples[row], seed, draws) for row in rows}
+    means_drawn = np.stack([each["means"] for each in drawn.values()], axis=1)
     images = [image_table([board.cell(row, column) for row in rows]) for column in board.columns]
     if measure != "score":
         images = [table[:, :1] for table in images]
@@ -577,7 +576,7 @@ def rank(
     ranges, image_ranges = statistics.rank_intervals(means_drawn), statistics.rank_intervals(drawn_images)
     low, high = _intervals(means_drawn)
     image_low, image_high = _intervals(drawn_images)
-    middle_low, middle_high = _intervals(np.stack([each["middles"] for each in drawn], axis=1))
+    middle_low, middle_high = _intervals(np.stack([each["middles"] for each in drawn.values()], axis=1))
     ranking = pd.DataFrame(
         {
             "row": rows,
