@@ -1,10 +1,13 @@
-"""Figures as small SVG: coloured by the page's style sheet, so that they follow light and dark.
+"""Figures as small SVG: coloured by the page's style sheets, so that they follow light and dark.
+
+What belongs to a row carries its name as ``data-row``; a row's colour is the same on every page.
 
 Every function returns an ``<svg>`` with a title and a description for screen readers. Text is escaped.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -15,17 +18,16 @@ from numpy.typing import NDArray
 
 WIDTH = 560
 COLOURS = 8
-"""How many series have a colour of their own (``.c0`` … ``.c7`` in the style sheet); further ones are grey."""
+"""How many rows have a colour of their own (``--c0`` … ``--c7`` in the style sheet); further ones are grey."""
 
-_DASHES = ("", "7 3", "2 3", "9 3 2 3")
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 
 @dataclass(frozen=True)
 class Series:
-    """Scores of one row: ``colour`` is its place in the site's palette."""
+    """Scores of one row."""
 
     label: str
-    colour: int
     scores: Sequence[float]
     seeds: Sequence[int] = ()
 
@@ -35,11 +37,22 @@ class Curve:
     """Score against iteration: mean, lowest and highest over seeds, each of shape (snapshots,)."""
 
     label: str
-    colour: int
     iterations: NDArray[np.int64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+
+
+def palette(rows: Sequence[str]) -> str:
+    """Return the style sheet that gives the first of ``rows`` the colours, in this order.
+
+    Apart from the pages, so that a new best row changes this file and not every page. Without a colour a row is a
+    grey line without a band.
+    """
+    return "".join(
+        f'[data-row="{_quoted(row)}"] {{ --row: var(--c{k}); --dash: {_DASHES[k // 2]}; --band: .14; }}\n'
+        for k, row in enumerate(rows[:COLOURS])
+    )
 
 
 def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
@@ -57,10 +70,9 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
         scores = np.asarray(each.scores, float)
         q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
         inside = scores[(scores >= q1 - 1.5 * (q3 - q1)) & (scores <= q3 + 1.5 * (q3 - q1))]
-        colour = _colour(each.colour)
         a, b = scale(inside.min()), scale(inside.max())
         parts.append(
-            f'<g class="{colour}">'
+            f"<g {_of_row(each.label)}>"
             f'<path class="line" d="M{a:.1f} {middle:.1f}H{scale(q1):.1f}M{scale(q3):.1f} {middle:.1f}H{b:.1f}'
             f'M{a:.1f} {middle - 6:.1f}v12M{b:.1f} {middle - 6:.1f}v12"/>'
             f'<rect class="box" x="{scale(q1):.1f}" y="{middle - 10:.1f}" '
@@ -86,10 +98,7 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
 
 
 def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
-    """Draw score against iteration: mean over seeds as a line, names at its end, their range as a band.
-
-    Rows beyond the palette are grey lines without a band.
-    """
+    """Draw score against iteration: mean over seeds as a line, names at its end, their range as a band."""
     left, right, top = 42, 206, 26
     width = WIDTH + 60
     height = max(360, top + 50 + 15 * len(series))
@@ -99,21 +108,14 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
     up = _Scale([value for each in known for value in (*each.low, *each.high)], bottom, top)
     parts = [_x_axis(across, top, bottom, "iterations"), _y_axis(up, left, width - right, axis)]
     for each in known:
-        if each.colour >= COLOURS:  # grey bands on grey bands tell nothing; the download has them
-            continue
         xs = [across(float(i)) for i in each.iterations]
         upper = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.high, strict=True)]
         lower = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.low, strict=True)]
-        parts.append(f'<path class="band {_colour(each.colour)}" d="M{"L".join(upper + lower[::-1])}Z"/>')
+        parts.append(f'<path class="band" {_of_row(each.label)} d="M{"L".join(upper + lower[::-1])}Z"/>')
     for each in known:
         xs = [across(float(i)) for i in each.iterations]
         line = "L".join(f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.mean, strict=True))
-        dash = _DASHES[each.colour // 2 % len(_DASHES)] if each.colour < COLOURS else ""
-        parts.append(
-            f'<g class="{_colour(each.colour)}"><path class="line" d="M{line}"'
-            + (f' stroke-dasharray="{dash}"' if dash else "")
-            + "/>"
-        )
+        parts.append(f'<g {_of_row(each.label)}><path class="line mean" d="M{line}"/>')
         for x, iteration, value in zip(xs, each.iterations, each.mean, strict=True):
             parts.append(
                 f'<circle class="dot" cx="{x:.1f}" cy="{up(value):.1f}" r="3">'
@@ -125,7 +127,7 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
     for each, y in zip(known, ends, strict=True):
         x = across(float(each.iterations[-1]))
         parts.append(
-            f'<g class="{_colour(each.colour)}"><path class="leader" '
+            f'<g {_of_row(each.label)}><path class="leader" '
             f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{width - right + 14:.1f} {y:.1f}"/></g>'
         )
         parts.append(_text(width - right + 18, y + 4, _short(names[each.label], 22), "start", full=each.label))
@@ -284,8 +286,13 @@ def _short(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
-def _colour(index: int) -> str:
-    return f"c{index}" if index < COLOURS else "cx"
+def _of_row(row: str) -> str:
+    return f'data-row="{escape(row)}"'
+
+
+def _quoted(text: str) -> str:
+    """Return the inside of a string of a style sheet."""
+    return re.sub(r"[^\w-]", lambda found: f"\\{ord(found[0]):x} ", text)
 
 
 def _svg(width: float, height: float, title: str, description: str, parts: Sequence[str]) -> Markup:

@@ -145,11 +145,6 @@ class Content:
         return sorted({trial.row for trial in self.trials}, key=lambda row: (best.get(row, len(best) + 1), row))
 
     @cached_property
-    def colours(self) -> dict[str, int]:
-        """Place of each row in the palette; the rows beyond it share the place after it, and are grey."""
-        return {row: min(k, figures.COLOURS) for k, row in enumerate(self.rows)}
-
-    @cached_property
     def options(self) -> dict[str, tuple[str, str]]:
         """The HTML option of every row, before and after the place of its ``selected``."""
         return {row: (f'<option value="{escape(table.slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
@@ -241,6 +236,8 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         limits = {"fewest": table.FEWEST_SEEDS, "matters": table.THRESHOLD_MATTERS}
         site.page("about.html", "about.html", **limits, faults=faults, refused=content.refused)
 
+    palette = figures.palette(content.rows)
+
     def assets(site: _Site) -> None:
         for name in ASSETS:
             site.put(name, (_TEMPLATES / name).read_bytes())
@@ -277,6 +274,7 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         *map(model, content.rows),
         *map(downloads, content.rows),
         *map(compare, content.rows),
+        _Part("palette.css", palette, lambda site: site.put("palette.css", palette)),
         _Part("about.html", [faults, list(content.refused)], about),
         _Part("assets", [], assets),
     ]
@@ -414,11 +412,17 @@ def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
 def _task(content: Content, site: _Site, column: Column, pictures: sections.Sections) -> dict[str, Any]:
     cells = content.by_column[column.key]
     alone = Board("open", 0, (column,), {(row, column.key): cell for row, cell in cells.items()}, frozenset())
-    ranked = {measure: _standing(table.rank(alone, SEED, measure=measure)) for measure in MEASURES}
+    drawn = {
+        measure: {row: table.bootstrap(row, [cell.values(measure)], SEED) for row, cell in cells.items()}
+        for measure in MEASURES
+    }
+    ranked = {
+        measure: _standing(table.rank(alone, SEED, measure=measure, drawn=each)) for measure, each in drawn.items()
+    }
     order = [*ranked["score"], *(row for row in cells if row not in ranked["score"])]
     reference = export.row_of(alone, export.BASELINE) or order[0]
     marks = {measure: {column.slug: _marks(content, column, order, measure)} for measure in MEASURES}
-    spreads = table.intervals(cells, np.random.default_rng(SEED))
+    spreads = table.intervals(cells, SEED, drawn["score"])
     lines = [
         {
             **_row(content, row),
@@ -433,8 +437,8 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
         }
         for row in order
     ]
-    boxes = [figures.Series(row, content.colours[row], cells[row].scores.tolist(), cells[row].seeds) for row in order]
-    converged = [curve for row in order if (curve := _curve(row, content.colours[row], cells[row])) is not None]
+    boxes = [figures.Series(row, cells[row].scores.tolist(), cells[row].seeds) for row in order]
+    converged = [curve for row in order if (curve := _curve(row, cells[row])) is not None]
     where = "synthetic data" if column.synthetic else "real data"
     curve_frame = pd.DataFrame(
         [
@@ -645,7 +649,6 @@ def _row(content: Content, row: str) -> dict[str, Any]:
         "parameters": card.parameters or None,
         "licence": card.licence,
         **content.hours[row],
-        "colour": content.colours[row],
     }
 
 
@@ -722,7 +725,7 @@ def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(row: str, colour: int, cell: Cell) -> figures.Curve | None:
+def _curve(row: str, cell: Cell) -> figures.Curve | None:
     """Return the curve over the snapshots that every finished trial has."""
     finished = [dict(trial.curve) for trial in cell.trials if trial.score is not None]
     if not finished:
@@ -731,7 +734,7 @@ def _curve(row: str, colour: int, cell: Cell) -> figures.Curve | None:
     if not iterations:
         return None
     values = np.array([[each[i] for i in iterations] for each in finished])
-    return figures.Curve(row, colour, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0))
+    return figures.Curve(row, np.array(iterations), values.mean(axis=0), values.min(axis=0), values.max(axis=0))
 
 
 def _section_scores(pictures: sections.Sections) -> pd.DataFrame:

@@ -423,9 +423,9 @@ def rank_intervals(draws: Floats, level: float = LEVEL) -> NDArray[np.int64]:
     known = ~np.isnan(draws).any(axis=0)
     ranges = np.tile([1, rows], (rows, 1))
     if known.any():
-        ranks, others = _ranks(draws[:, known]), (~known).sum()
-        places = np.arange(ranks.shape[1]) * ranks.shape[1]
-        counts = np.bincount((ranks + places).ravel(), minlength=ranks.shape[1] ** 2).reshape(-1, ranks.shape[1])
+        count, others = known.sum(), (~known).sum()
+        order, ranks = _ranks(draws[:, known])
+        counts = np.bincount((order * count + ranks).ravel(), minlength=count**2).reshape(count, count)
         below = counts.cumsum(axis=1)
         last = len(draws) - 1
         low = (below <= floor(last * level / 2)).sum(axis=1) + 1
@@ -434,17 +434,15 @@ def rank_intervals(draws: Floats, level: float = LEVEL) -> NDArray[np.int64]:
     return ranges
 
 
-def _ranks(draws: Floats) -> NDArray[np.int64]:
-    """Return the rank of every row in its draw, 0 for the largest; equal ones share the best."""
-    order = np.argsort(-draws, axis=1)
-    ordered = np.take_along_axis(draws, order, axis=1)
+def _ranks(draws: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of every draw, the largest first, and their ranks from 0; equal ones share the best."""
+    falling = -draws
+    order, ordered = np.argsort(falling, axis=1), np.sort(falling, axis=1)
     places = np.broadcast_to(np.arange(draws.shape[1]), draws.shape)
     if (tied := ordered[:, 1:] == ordered[:, :-1]).any():
         first = np.where(tied, 0, places[:, 1:])
         places = np.maximum.accumulate(np.pad(first, ((0, 0), (1, 0))), axis=1)
-    ranks = np.empty_like(order)
-    np.put_along_axis(ranks, order, places, axis=1)
-    return ranks
+    return order, places
 
 
 def tie_groups(draws: Floats, centres: ArrayLike, level: float = LEVEL) -> list[int]:

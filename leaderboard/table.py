@@ -544,7 +544,7 @@ def rank(
 ) -> pd.DataFrame:
     """Rank the complete rows of a board by the mean over tasks of the mean over seeds of a measure.
 
-    ``drawn`` are the :func:`bootstrap` draws of these rows, where they are known already.
+    ``drawn`` are the :func:`bootstrap` draws of these rows (and maybe of others), where they are known already.
 
     Two spreads, never mixed: over seeds (the models trained again: ``low`` to ``rank_high`` and ``group``) and over
     test images (the same models on other images of the same kind: ``image_*``). Average precision is taken over
@@ -560,13 +560,13 @@ def rank(
         were resampled), ``interquartile_mean`` of all runs on all tasks (``interquartile_low``, ``interquartile_high``:
         95 %, over seeds), ``mean_rank`` and ``mean_average_precision``.
     """
-    rows = board.ranked_by(measure) if drawn is None else list(drawn)
+    rows = board.ranked_by(measure)
     if not rows:
         return pd.DataFrame(columns=["row", "rank"])
     samples = {row: board.samples(row, measure) for row in rows}
     if drawn is None:
         drawn = {row: bootstrap(row, samples[row], seed, draws) for row in rows}
-    means_drawn = np.stack([each["means"] for each in drawn.values()], axis=1)
+    means_drawn = np.stack([drawn[row]["means"] for row in rows], axis=1)
     images = [image_table([board.cell(row, column) for row in rows]) for column in board.columns]
     if measure != "score":
         images = [table[:, :1] for table in images]
@@ -576,7 +576,7 @@ def rank(
     ranges, image_ranges = statistics.rank_intervals(means_drawn), statistics.rank_intervals(drawn_images)
     low, high = _intervals(means_drawn)
     image_low, image_high = _intervals(drawn_images)
-    middle_low, middle_high = _intervals(np.stack([each["middles"] for each in drawn.values()], axis=1))
+    middle_low, middle_high = _intervals(np.stack([drawn[row]["middles"] for row in rows], axis=1))
     ranking = pd.DataFrame(
         {
             "row": rows,
@@ -605,8 +605,10 @@ def rank(
     return ranking.sort_values(["rank", "row"], ignore_index=True)
 
 
-def intervals(cells: Mapping[str, Cell], generator: np.random.Generator, draws: int = 10_000) -> pd.DataFrame:
+def intervals(cells: Mapping[str, Cell], seed: int, drawn: Mapping[str, Mapping[str, Floats]]) -> pd.DataFrame:
     """Return the two spreads of every cell of one column, indexed by row.
+
+    ``drawn`` are the :func:`bootstrap` draws of every row on this column, by which it is ranked there too.
 
     Returns
     -------
@@ -615,10 +617,10 @@ def intervals(cells: Mapping[str, Cell], generator: np.random.Generator, draws: 
         test images, the models taken as they are; ``images``: how many there are. NaN below two of either.
     """
     found = pd.DataFrame(index=pd.Index(list(cells), name="row"))
-    drawn = [statistics.bootstrap_means([cell.scores], generator, draws) for cell in cells.values()]
-    found["low"], found["high"] = _intervals(np.stack(drawn, axis=1))
+    found["low"], found["high"] = _intervals(np.stack([drawn[row]["means"] for row in cells], axis=1))
     images = image_table(list(cells.values()))
-    found["image_low"], found["image_high"] = _intervals(statistics.bootstrap_images([images], generator, draws))
+    drawn_images = statistics.bootstrap_images([images], np.random.default_rng(seed))
+    found["image_low"], found["image_high"] = _intervals(drawn_images)
     found["images"] = images.shape[1]
     return found
 

@@ -174,7 +174,8 @@ def test_a_cell_has_both_its_intervals_and_other_images_than_its_columns_have_no
         )
     found = board(results, "published")
     cells = {row: found.cell(row, found.columns[0]) for row in found.rows}
-    intervals = table.intervals(cells, np.random.default_rng(0), draws=200)
+    drawn = {row: table.bootstrap(row, [cell.scores], 0, draws=200) for row, cell in cells.items()}
+    intervals = table.intervals(cells, 0, drawn)
     for row in ("a", "b"):
         for low, high in (("low", "high"), ("image_low", "image_high")):
             assert 0 <= intervals.loc[row, low] < cells[row].mean < intervals.loc[row, high] <= 1

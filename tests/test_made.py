@@ -83,6 +83,23 @@ def test_after_any_change_the_site_is_what_a_build_from_nothing_writes(
     assert "not a result of schema" in (out / "index.html").read_text()
 
 
+def test_a_new_best_row_changes_the_palette_and_no_page_of_a_task_that_it_was_not_run_on(
+    results: Path, tmp_path: Path, written: list[str]
+) -> None:
+    out = tmp_path / "site"
+    made.write(made.suite({"best": 0.9}, [SYNAPSE], seeds=3), results)
+    cli.build([results], out)
+    before = (out / "palette.css").read_text()
+    written.clear()
+    made.write(made.suite({"best": 0.9}, [MITO], seeds=3), results)
+    cli.build([results], out)
+    assert [name for name in written if name.startswith("task/")] == ["task/made"]
+    assert written.count("index.html") == 1
+    palette = (out / "palette.css").read_text()
+    assert palette != before
+    assert palette.startswith('[data-row="best"] { --row: var(--c0);')
+
+
 def test_a_page_changed_or_removed_by_hand_is_written_again_and_other_files_stay(
     results: Path, tmp_path: Path, written: list[str]
 ) -> None:

@@ -248,6 +248,22 @@ def test_rows_that_cannot_be_told_from_the_best_of_their_group_share_a_letter(br
     assert letters == ["A", "A", "B"]
 
 
+def test_a_row_has_one_colour_on_all_pages_and_another_than_other_rows(browser: Any, built: Path) -> None:
+    found: dict[str, set[str]] = {}
+    pages = [built / "index.html", *(built / "task").glob("*.html")]
+    for page in pages:
+        visit(browser, page)
+        for row, colour in browser.execute_script(
+            "return [...document.querySelectorAll('svg [data-row], .interval')].map("
+            "(part) => [part.closest('[data-row]').dataset.row, getComputedStyle(part).color]);"
+        ):
+            found.setdefault(row, set()).add(colour)
+    assert len(pages) == 4
+    assert found.keys() == {"retina", "transunet", "unet-resnet50", "labels-only", "diverges"} - {"diverges"}
+    assert all(len(colours) == 1 for colours in found.values())
+    assert len(set.union(*found.values())) == len(found)
+
+
 def test_filters_hide_rows_and_say_how_many_are_left(browser: Any, built: Path) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
