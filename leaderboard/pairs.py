@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,15 @@ class Pairings:
         self._images = np.array([by_image[column.key][0] for column in columns])
         self._p_images = self._of_pairs([by_image[column.key][1] for column in columns])
         self._synthetic = np.array([column.synthetic for column in columns], bool)
+        self.words: dict[str, Sequence[str]] = {
+            "other": self.rows,
+            "task": [column.label for column in columns],
+            "page": [column.slug for column in columns],
+            "verdict": statistics.VERDICTS,
+            "stars": statistics.STARS,
+            "verdict_images": statistics.VERDICTS,
+        }
+        """Of every field of :meth:`lines` that is a text: what its numbers stand for."""
 
     def _of_rows(self, values: Sequence[Any], nothing: float) -> NDArray[Any]:
         """Return (columns, rows) from values by column, in the order of its own rows."""
@@ -95,11 +104,16 @@ class Pairings:
         return found
 
     def against(self, row: str) -> pd.DataFrame:
-        """Return :meth:`lines` as a table."""
-        return pd.DataFrame(self.lines(row), copy=False)
+        """Return :meth:`lines` as a table, with the words."""
+        return pd.DataFrame(
+            {
+                name: np.array(self.words[name], object)[values] if name in self.words else values
+                for name, values in self.lines(row).items()
+            }
+        )
 
     def lines(self, row: str) -> dict[str, NDArray[Any]]:
-        """Return one line per other row and shared column, field by field.
+        """Return one line per other row and shared column, field by field; for a text its place in ``words``.
 
         Returns
         -------
@@ -119,15 +133,11 @@ class Pairings:
             **{name: getattr(self._tests, name)[column, own, other] for name in _COMPARED},
         )
         images, p_images = self._images[column], self._p_images[column, own, other]
-        verdicts = np.where(p_images < statistics.LEVEL, "different", "not distinguished").astype(object)
-        few = np.array([statistics.smallest_signed_p(each) >= statistics.LEVEL for each in self._images], bool)
-        verdicts[few[column]] = "n too small"
-        verdicts[np.isnan(p_images)] = ""
-        p_images[images < 2] = nan
+        smallest = np.array([statistics.smallest_signed_p(each) for each in self._images])[column]
         found = {
-            "other": np.array(self.rows, object)[other],
-            "task": np.array([each.label for each in self.columns], object)[column],
-            "page": np.array([each.slug for each in self.columns], object)[column],
+            "other": other,
+            "task": column,
+            "page": column,
             "synthetic": self._synthetic[column],
             "n": self._tests.n[column, own],
             "m": tests.n,
@@ -137,40 +147,38 @@ class Pairings:
             "other_median": self._medians[column, other],
             **{name: getattr(tests, name) for name in ("shift", "low", "high", "p", "delta")},
             "a12": (tests.delta + 1) / 2,
-            "verdict": tests.verdicts().astype(object),
-            "stars": tests.stars().astype(object),
+            "verdict": tests.verdicts(),
+            "stars": tests.stars(),
             "images": images,
-            "p_images": p_images,
-            "verdict_images": verdicts,
+            "p_images": np.where(images < 2, nan, p_images),
+            "verdict_images": statistics.verdicts(p_images, smallest),
             **{name: table[column, own, other] for name, table in self._over_all.items()},
         }
         return {name: found[name] for name in FIELDS}
 
-    def said(self, row: str, lines: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-        """Return in a sentence or two how the row does against each other one, from its lines."""
-        others, names = pd.factorize(lines["other"])
-        different, delta = lines["verdict"] == "different", lines["delta"]
-        kinds_of = (
-            np.ones(len(others)),
-            different & (delta > 0),
-            different & (delta < 0),
-            lines["verdict"] == "n too small",
-        )
-        counts = zip(names, *(np.bincount(others, kind).astype(int).tolist() for kind in kinds_of), strict=True)
-        chances: dict[str, list[str]] = {}
-        for kind, first in zip(*np.unique(2 * others + lines["synthetic"].astype(int), return_index=True), strict=True):
-            chance, low, high = (lines[name][first] for name in _IMPROVEMENT)
-            within = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-            chances.setdefault(names[kind // 2], []).append(
-                f"{chance:.2f}{within} on {'synthetic' if kind % 2 else 'real'} data"
-            )
-        return {
-            other: f"{row} is better than {other} on {better} of {tasks} task{'s' if tasks != 1 else ''}, "
-            f"worse on {worse}, not distinguished on {tasks - better - worse - small}"
-            + (f", with too few seeds on {small}" if small else "")
-            + f". Probability of improvement: {', '.join(chances[other])}."
-            for other, tasks, better, worse, small in counts
-        }
+
+def said(row: str, other: str, tests: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a sentence or two how a row does against another one, from the lines of that pair.
+
+    The script of the page says the same of the pair that the reader picks.
+    """
+    if not tests:
+        return f"{row} and {other} have no task in common under one fingerprint: their scores may not be compared."
+    better = sum(test["verdict"] == "different" and test["delta"] > 0 for test in tests)
+    worse = sum(test["verdict"] == "different" and test["delta"] < 0 for test in tests)
+    small = sum(test["verdict"] == "n too small" for test in tests)
+    chances = []
+    for kind in (False, True):
+        for test in [test for test in tests if test["synthetic"] is kind][:1]:  # the same on all tasks of a kind
+            chance, low, high = (test[name] for name in _IMPROVEMENT)
+            within = "" if isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            chances.append(f"{chance:.2f}{within} on {'synthetic' if kind else 'real'} data")
+    return (
+        f"{row} is better than {other} on {better} of {len(tests)} task{'s' if len(tests) != 1 else ''}, "
+        f"worse on {worse}, not distinguished on {len(tests) - better - worse - small}"
+        + (f", with too few seeds on {small}" if small else "")
+        + f". Probability of improvement: {', '.join(chances)}."
+    )
 
 
 _COMPARED = ("p", "smallest_p", "shift", "low", "high", "delta")

@@ -24,7 +24,7 @@ from embench.files import write_atomic
 from embench.results import ModelCard
 from leaderboard import export, figures, sections, statistics, table, workers
 from leaderboard.made import Arrays, Made, digest
-from leaderboard.pairs import Pairings
+from leaderboard.pairs import Pairings, said
 from leaderboard.published import published_for
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
 
@@ -572,31 +572,27 @@ def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
 
 def _compare(content: Content, row: str) -> dict[str, Any]:
     """Everything about one row against every other, on the tasks that both have under one fingerprint."""
-    lines = content.pairings.lines(row)
-    said = content.pairings.said(row, lines)
-    others = [
-        {"label": other, "slug": table.slug(other), "said": said.get(other, _apart(row, other))}
-        for other in content.rows
-    ]
-    first = next((each for each in others if each["label"] in said), None) or next(
-        (each for each in others if each["label"] != row), None
-    )
-    shown = first["label"] if first else None
+    lines, words = content.pairings.lines(row), content.pairings.words
+    others = [other for other in content.rows if other != row]
+    compared = {content.pairings.rows[k] for k in np.unique(lines["other"])}
+    shown = next((other for other in others if other in compared), others[0] if others else None)
+    tests = [] if shown is None else _against(lines, words, shown)
     return {
         "row": _row(content, row),
-        "others": others,
-        "shown": first,
+        "said": "There is no other model." if shown is None else said(row, shown, tests),
+        "shown": shown,
         "firsts": _options(content.options, row),
-        "seconds": _options({other: option for other, option in content.options.items() if other != row}, shown),
-        "lines": _against(lines, shown),
-        **_packed(lines),
+        "seconds": _options({other: content.options[other] for other in others}, shown),
+        "lines": tests,
+        "words": words,
+        **_packed(lines, words),
     }
 
 
-def _against(lines: Mapping[str, NDArray[Any]], shown: str | None) -> list[dict[str, Any]]:
-    chosen = np.flatnonzero(lines["other"] == shown)
+def _against(lines: Mapping[str, NDArray[Any]], words: Mapping[str, Sequence[str]], other: str) -> list[dict[str, Any]]:
+    chosen = np.flatnonzero(lines["other"] == words["other"].index(other))
     return [
-        dict(zip(lines, line, strict=True))
+        {name: words[name][value] if name in words else value for name, value in zip(lines, line, strict=True)}
         for line in zip(*(each[chosen].tolist() for each in lines.values()), strict=True)
     ]
 
@@ -608,27 +604,22 @@ def _options(options: Mapping[str, tuple[str, str]], chosen: str | None) -> Mark
     )
 
 
-def _apart(row: str, other: str) -> str:
-    return f"{row} and {other} have no task in common under one fingerprint: their scores may not be compared."
+def _packed(lines: Mapping[str, NDArray[Any]], words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return a table as numbers for the page's script: as text it takes longer to write than to compute.
 
-
-def _packed(lines: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Return a table as 64-bit floats for the page's script: as text it takes longer to write than to compute.
-
-    ``fields`` are names with what their values are: a ``number`` (NaN for none), a ``flag`` (0 or 1), or a ``text``
-    (its place in ``words``). ``values`` has them field by field, little-endian, in base64.
+    ``fields`` are names with what their values are: a ``number`` (NaN for none), a ``count``, a ``flag`` or a ``text``
+    (its place in the field's words). ``values`` has them field by field, little-endian, in base64.
     """
-    words: dict[str, int] = {}
     fields, columns = [], []
     for name, values in lines.items():
-        if values.dtype == object:
-            places, texts = pd.factorize(values)
-            columns.append(np.array([words.setdefault(text, len(words)) for text in texts], "<f8")[places])
-            fields.append((name, "text"))
-        else:
-            columns.append(values.astype("<f8"))
-            fields.append((name, "flag" if values.dtype == bool else "number"))
-    return {"fields": fields, "words": list(words), "values": b64encode(np.concatenate(columns).tobytes()).decode()}
+        kind = "text" if name in words else {"b": "flag", "f": "number"}.get(values.dtype.kind, "count")
+        fields.append((name, kind))
+        columns.append(values.astype(_TYPES[kind]).tobytes())
+    return {"fields": fields, "values": Markup(b64encode(b"".join(columns)).decode())}  # escaping would look at all
+
+
+_TYPES = {"number": "<f8", "count": "<u4", "flag": "u1", "text": "<u2"}
+"""As the page's script reads them."""
 
 
 # ---- parts of pages
@@ -806,7 +797,7 @@ def _marks(content: Content, column: Column, order: Sequence[str], measure: Meas
     codes = np.select(
         [
             np.isnan(pairs.p),
-            pairs.verdicts() == "n too small",
+            pairs.smallest_p >= statistics.LEVEL,
             pairs.p >= statistics.LEVEL,
             pairs.delta > 0,
         ],

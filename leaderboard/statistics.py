@@ -17,6 +17,9 @@ from scipy import special  # its stats takes half a second to import: only where
 
 Floats = NDArray[np.float64]
 Verdict = Literal["different", "not distinguished", "n too small"]
+VERDICTS: tuple[Verdict | Literal[""], ...] = ("", "n too small", "not distinguished", "different")
+"""The first where there is nothing to compare."""
+STARS = ("", "*", "**")
 
 LEVEL = 0.05
 EXACT_AT_MOST = 40
@@ -92,14 +95,13 @@ class Pairs:
     high: Floats
     delta: Floats
 
-    def verdicts(self, level: float = LEVEL) -> NDArray[np.str_]:
-        """Return the verdict of every pair, empty where there was nothing to compare."""
-        found = np.where(self.p < level, "different", "not distinguished")
-        return np.where(np.isnan(self.p), "", np.where(self.smallest_p >= level, "n too small", found))
+    def verdicts(self, level: float = LEVEL) -> NDArray[np.uint8]:
+        """Return the place in ``VERDICTS`` of every pair's verdict."""
+        return verdicts(self.p, self.smallest_p, level)
 
-    def stars(self) -> NDArray[np.str_]:
-        """Return the paper's marks of every pair."""
-        return np.where(self.p < 0.01, "**", np.where(self.p < 0.05, "*", ""))
+    def stars(self) -> NDArray[np.uint8]:
+        """Return the place in ``STARS`` of every pair's marks."""
+        return np.add(self.p < 0.01, self.p < 0.05, dtype=np.uint8)
 
 
 def compare_all(samples: Sequence[ArrayLike], level: float = LEVEL) -> Pairs:
@@ -137,6 +139,13 @@ def verdict(p: float, n: int, m: int, level: float = LEVEL) -> Verdict:
     if smallest_p(n, m) >= level:
         return "n too small"
     return "different" if p < level else "not distinguished"
+
+
+def verdicts(p: ArrayLike, smallest: ArrayLike, level: float = LEVEL) -> NDArray[np.uint8]:
+    """Return the places in ``VERDICTS`` of what p-values say, given the smallest that each could have been."""
+    some = np.asarray(p)
+    found = np.where(np.asarray(smallest) >= level, 1, np.where(some < level, 3, 2))
+    return np.where(np.isnan(some), 0, found).astype(np.uint8)
 
 
 def stars(p: float) -> str:

@@ -8,7 +8,7 @@ import made_results as made
 import numpy as np
 import pytest
 
-from leaderboard import site, statistics, table
+from leaderboard import pairs, site, statistics, table
 
 MITO, SYNAPSE, TOY = made.task("made-mito"), made.task("made-synapse"), made.task("made-toy", synthetic=True)
 MODELS = {"a": 0.7, "b": 0.55, "c": 0.5}
@@ -66,8 +66,10 @@ def test_the_probability_of_improvement_is_over_the_tasks_that_both_rows_have(co
 
 
 def test_a_pair_is_summed_up_in_words(content: site.Content) -> None:
-    said = content.pairings.said("a", content.pairings.lines("a"))
-    assert said.keys() == {"b", "c", "alone"}
-    assert said["b"].startswith("a is better than b on 3 of 3 tasks, worse on 0, not distinguished on 0.")
-    assert "on real data, 1.00 [" in said["b"]
-    assert "with too few seeds on 1" in said["alone"]
+    frame = content.pairings.against("a")
+    of = {other: pairs.said("a", other, lines.to_dict("records")) for other, lines in frame.groupby("other")}
+    assert of.keys() == {"b", "c", "alone"}
+    assert of["b"].startswith("a is better than b on 3 of 3 tasks, worse on 0, not distinguished on 0.")
+    assert "on real data, 1.00 [" in of["b"]
+    assert "with too few seeds on 1" in of["alone"]
+    assert "may not be compared" in pairs.said("a", "apart", [])

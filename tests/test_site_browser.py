@@ -336,6 +336,15 @@ def test_any_two_models_can_be_compared(browser: Any, built: Path) -> None:
     assert browser.current_url.endswith("/compare/unet-resnet50.html#diverges")
 
 
+def test_the_script_says_of_a_pair_what_the_page_says_without_it(browser: Any, built: Path) -> None:
+    spoken = "return document.getElementById('pair').textContent;"
+    again = "document.getElementById('pair-second').dispatchEvent(new Event('change'));"
+    for page in sorted((built / "compare").glob("*.html")):
+        visit(browser, page)
+        written = browser.execute_script(spoken)
+        assert browser.execute_script("document.getElementById('pair').textContent = '';" + again + spoken) == written
+
+
 def test_the_figures_of_all_pairs_of_a_model_can_be_saved(browser: Any, built: Path, tmp_path: Path) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 

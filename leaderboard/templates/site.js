@@ -210,14 +210,25 @@ for (const viewer of document.querySelectorAll(".viewer")) {
 const pairTable = document.getElementById("pair-table");
 if (pairTable) {
   const data = read(document.querySelector("script.data"));
-  const values = new Float64Array(Uint8Array.from(atob(data.values), (letter) => letter.charCodeAt(0)).buffer);
-  const count = values.length / data.fields.length;
-  const meant = { text: (value) => data.words[value], flag: (value) => value === 1, number: (value) => (Number.isNaN(value) ? null : value) };
-  const tests = Array.from({ length: count }, (_, line) =>
-    Object.fromEntries(data.fields.map(([field, kind], index) => [field, meant[kind](values[index * count + line])])));
-  const against = data.others.map((each) => ({ ...each, tests: tests.filter((test) => test.other === each.label) }));
+  const values = Uint8Array.from(atob(data.values), (letter) => letter.charCodeAt(0)).buffer;
+  const types = { number: Float64Array, count: Uint32Array, flag: Uint8Array, text: Uint16Array };
+  const count = values.byteLength / data.fields.reduce((sum, [, kind]) => sum + types[kind].BYTES_PER_ELEMENT, 0);
+  const meant = {
+    text: (value, field) => data.words[field][value],
+    flag: (value) => value === 1,
+    count: (value) => value,
+    number: (value) => (Number.isNaN(value) ? null : value),
+  };
+  const tests = Array.from({ length: count }, () => ({}));
+  let start = 0;
+  for (const [field, kind] of data.fields) {
+    const end = start + count * types[kind].BYTES_PER_ELEMENT;
+    new types[kind](values.slice(start, end)).forEach((value, line) => { tests[line][field] = meant[kind](value, field); });
+    start = end;
+  }
   const first = document.getElementById("pair-first");
   const second = document.getElementById("pair-second");
+  const against = [...second.options].map((option) => ({ slug: option.value, label: option.textContent, tests: tests.filter((test) => test.other === option.textContent) }));
   const own = first.value;
   const fixed = (value, digits = 3) => (value === null ? "–" : value.toFixed(digits));
   const probability = (value) => (value === null ? "–" : value >= 0.0001 ? value.toFixed(4) : value.toExponential(0));
@@ -230,11 +241,28 @@ if (pairTable) {
     return made;
   };
 
+  // The same sentence as the page's own of the first pair (pairs.py).
+  const said = (other, compared) => {
+    if (!compared.length) return `${data.row} and ${other} have no task in common under one fingerprint: their scores may not be compared.`;
+    const different = compared.filter((test) => test.verdict === "different");
+    const better = different.filter((test) => test.delta > 0).length;
+    const worse = different.filter((test) => test.delta < 0).length;
+    const small = compared.filter((test) => test.verdict === "n too small").length;
+    const chances = [false, true].map((kind) => compared.find((test) => test.synthetic === kind)).filter(Boolean).map((test) =>
+      fixed(test.improvement, 2)
+      + (test.improvement_low === null ? "" : ` [${fixed(test.improvement_low, 2)}, ${fixed(test.improvement_high, 2)}]`)
+      + ` on ${test.synthetic ? "synthetic" : "real"} data`);
+    return `${data.row} is better than ${other} on ${better} of ${compared.length} task${compared.length !== 1 ? "s" : ""}, `
+      + `worse on ${worse}, not distinguished on ${compared.length - better - worse - small}`
+      + (small ? `, with too few seeds on ${small}` : "")
+      + `. Probability of improvement: ${chances.join(", ")}.`;
+  };
+
   const show = () => {
     const entry = against.find((each) => each.slug === second.value);
     document.getElementById("pair-region").hidden = !entry || !entry.tests.length;
     if (!entry) return;
-    document.getElementById("pair").textContent = entry.said;
+    document.getElementById("pair").textContent = said(entry.label, entry.tests);
     pairTable.caption.textContent = `${data.row} (first) against ${entry.label} (second)`;
     const rows = entry.tests.map((test) => {
       const row = document.createElement("tr");
