@@ -107,7 +107,9 @@ class MAE(Pretraining):
         return warm_cosine(step, steps)
 
     def optimiser(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+        return torch.optim.AdamW(
+            parameters, learning_rate, betas=(0.9, 0.95), weight_decay=self.weight_decay, fused=True
+        )
 
     def augmentation(self, crop: int) -> Augment:
         return OneView(crop)

@@ -69,7 +69,8 @@ def deployed(network: nn.Module) -> nn.Module:
 
     Whatever depends on the parameters alone is computed once: a module that has a method ``folded()`` is replaced by
     what it returns, and a batch norm that follows a convolution in an :class:`~torch.nn.Sequential` becomes part of
-    the convolution. The copy is in evaluation mode and in channels last, and is not to be trained.
+    the convolution. The copy is in evaluation mode and in channels last, except for what ``folded()`` returned in
+    another format, and is not to be trained.
 
     Parameters
     ----------
@@ -79,11 +80,10 @@ def deployed(network: nn.Module) -> nn.Module:
     # what a module remembers of its last training step has a history, which cannot be copied and is not needed
     remembered = (value for module in network.modules() for value in vars(module).values())
     known = {id(value): value.detach() for value in remembered if isinstance(value, Tensor) and not value.is_leaf}
-    copy = deepcopy(network, known).eval()
+    copy = deepcopy(network, known).eval().to(memory_format=torch.channels_last)
     _fold(copy)
     # autocast keeps the bf16 form of a parameter, from one call to the next, if that could be trained
-    copy.requires_grad_(True)
-    return copy.to(memory_format=torch.channels_last)
+    return copy.requires_grad_(True)
 
 
 def _fold(module: nn.Module) -> None:

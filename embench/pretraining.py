@@ -152,7 +152,9 @@ class Pretraining:
 
     def optimiser(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
         """Return what trains ``parameters``; SGD with the method's momentum and weight decay."""
-        return torch.optim.SGD(parameters, learning_rate, momentum=self.momentum, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=True
+        )
 
     def augmentation(self, crop: int) -> Augment:
         """Return what makes, from a uint8 tile (Y, X) and a generator, the uint8 views (crop, crop) of one sample."""

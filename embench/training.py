@@ -120,14 +120,11 @@ def optimiser(
     ``onecycle`` is PyTorch's with its defaults (protocol 4.1). ``polynomial`` is lr (1 - i/N)^0.9 set *after*
     step i, so that steps 0 and 1 both use the full rate (protocol 4.2).
     """
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimiser == "adamw":
-        made: torch.optim.Optimizer = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        made: torch.optim.Optimizer = torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=True)
     else:
-        made = torch.optim.SGD(
-            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        made = torch.optim.SGD(parameters, rate, momentum=recipe.momentum, weight_decay=decay, fused=True)
     if recipe.schedule == "onecycle":
         return made, torch.optim.lr_scheduler.OneCycleLR(made, recipe.learning_rate, total_steps=iterations)
     return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: polynomial(step, iterations))

@@ -25,6 +25,7 @@ from baselines.transunet_network import (
 )
 from embench.errors import BadInput
 from embench.losses import segmentation_loss
+from embench.precision import deployed
 
 NETWORKS: dict[str, Callable[..., TransUNet]] = {
     "transunet_h192_c1": lambda **more: TransUNet(1, **more),
@@ -297,6 +298,28 @@ def test_channels_last_changes_neither_output_nor_gradients() -> None:
     found.square().mean().backward()
     for (name, ours), theirs in zip(last.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("prepared", [lambda network: network.to(memory_format=torch.channels_last), deployed])
+def test_group_norms_get_maps_in_the_default_format_and_the_decoder_in_channels_last(
+    prepared: Callable[[nn.Module], nn.Module],
+) -> None:
+    network, seen = prepared(tiny(TransUNet, 1)), {"default": 0, "last": 0}
+
+    def see(kind: str, memory_format: torch.memory_format) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert inputs[0].is_contiguous(memory_format=memory_format)
+            seen[kind] += 1
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(see("default", torch.contiguous_format))
+        elif isinstance(module, nn.Conv2d) and name.startswith("decoder.blocks"):
+            module.register_forward_pre_hook(see("last", torch.channels_last))
+    network(noise(2, 1, 64, 96))
+    assert seen == {"default": 13, "last": 8}
 
 
 @pytest.mark.gpu
