@@ -130,6 +130,7 @@ def run(
         As :func:`embench.experiment.trials` and :func:`permuted`; a trial that diverged.
     """
     data = data or store.data_folder()
+    tasks.find_task(task, data)  # refuses an unknown name, with near ones
     with TemporaryDirectory(prefix="embench-labels-") as folder, tasks.open_prepared(task, data) as prepared:
         asked = experiment.Request(
             [model], [task], seeds=seeds, iterations=iterations, snapshots=1, device="cpu", data=data

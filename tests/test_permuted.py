@@ -116,6 +116,11 @@ def test_an_image_without_another_of_its_shape_is_refused(tmp_path: Path) -> Non
         list(permuted.permuted(prepared, np.random.default_rng(0)))
 
 
+def test_a_task_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"unknown task 'nothing': did you mean .*vnc-mito"):
+        permuted.run("nothing", "unet-resnet50", 1, data=tmp_path)
+
+
 def test_chance_is_the_score_of_calling_everything_foreground(data: Path) -> None:
     with Prepared(prepared_path("discs", data)) as prepared:
         truths = [np.array(volume.labels)[0] for volume in prepared.volumes("test")]
