@@ -11,6 +11,7 @@ import hashlib
 import logging
 import sqlite3
 import time
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -63,8 +64,8 @@ class Kept:
 
 def keep(result: TrialResult) -> Kept:
     """Return what the board keeps of a result."""
-    shared, own = _parts(result)
-    return _joined(_Shared.model_validate_json(shared), _Own.model_validate_json(own), result.digest)
+    shared, own, image_scores = _parts(result)
+    return _joined(_Shared.model_validate_json(shared), _Own.model_validate_json(own), image_scores, result.digest)
 
 
 class Database:
@@ -142,7 +143,7 @@ class Memory(Database):
     """
 
     TABLES = (
-        "CREATE TABLE IF NOT EXISTS kept (key BLOB PRIMARY KEY, shared TEXT, own TEXT)",
+        "CREATE TABLE IF NOT EXISTS parts (key BLOB PRIMARY KEY, shared TEXT, own TEXT, image_scores BLOB)",
         "CREATE TABLE IF NOT EXISTS seen (path TEXT PRIMARY KEY, mark TEXT, key BLOB)",
     )
 
@@ -167,7 +168,7 @@ class Memory(Database):
                 keys[path] = key
             else:
                 unknown.append(path)
-        new: list[tuple[bytes, str, str]] = []
+        new: list[tuple[bytes, str, str, bytes]] = []
         faults: dict[Path, list[str]] = {}
         for path, (key, parts, lines) in zip(
             unknown, workers.each(lambda path: _read(path, code, known), unknown), strict=True
@@ -177,14 +178,15 @@ class Memory(Database):
                 known[key] = parts
                 new.append((key, *parts))
             if len(new) >= _BATCH:
-                self.change("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", new)
+                self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", new)
                 new.clear()
-        self.change("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", new)
+        self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", new)
         shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in keys.values() if key}}
         own = _OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in keys.values() if key)}]")
         usable = [(path, key) for path, key in keys.items() if key]
         kept = {
-            path: _joined(shared[known[key][0]], each, key.hex()) for (path, key), each in zip(usable, own, strict=True)
+            path: _joined(shared[known[key][0]], each, known[key][2], key.hex())
+            for (path, key), each in zip(usable, own, strict=True)
         }
         self._remember(keys, marks)
         return [kept[path] if path in kept else faults[path] for path in paths]
@@ -193,12 +195,12 @@ class Memory(Database):
         rows = self.all("SELECT path, mark, key FROM seen")
         return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
 
-    def _known(self) -> dict[bytes, tuple[str, str]]:
-        return {key: (shared, own) for key, shared, own in self.all("SELECT key, shared, own FROM kept")}
+    def _known(self) -> dict[bytes, _Parts]:
+        return {key: parts for key, *parts in self.all("SELECT key, shared, own, image_scores FROM parts")}
 
     def _remember(self, keys: Mapping[Path, bytes], marks: Mapping[Path, Mark]) -> None:
         used = {(key,) for key in keys.values()}
-        self.change("DELETE FROM kept WHERE key = ?", set(self.all("SELECT key FROM kept")) - used)
+        self.change("DELETE FROM parts WHERE key = ?", set(self.all("SELECT key FROM parts")) - used)
         seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
         before = set(self.all("SELECT path, mark, key FROM seen"))
         self.change("DELETE FROM seen WHERE path = ?", ((path,) for path, _, _ in before - seen))
@@ -220,9 +222,7 @@ def _settled(path: Path) -> Mark:
     return found if found and time.time_ns() - found[-1] >= _UNSETTLED else ()
 
 
-def _read(
-    path: Path, code: bytes, known: Mapping[bytes, tuple[str, str]]
-) -> tuple[bytes, tuple[str, str] | None, list[str]]:
+def _read(path: Path, code: bytes, known: Mapping[bytes, _Parts]) -> tuple[bytes, _Parts | None, list[str]]:
     """Return a file's key, what is kept of it where that is new, and why it cannot be used: then there is no key."""
     try:
         content = content_of(path)
@@ -233,6 +233,9 @@ def _read(
 
 
 # ---- the parts
+
+_Parts = tuple[str, str, bytes]
+"""What is shared with other trials and what is not, as JSON, and the score on each image, as 64-bit floats."""
 
 
 class _Own(BaseModel):
@@ -248,7 +251,6 @@ class _Own(BaseModel):
     sections: tuple[str, ...]
     final: SnapshotScore | None
     curve: tuple[tuple[int, float], ...]
-    image_scores: tuple[float, ...]
 
 
 class _Shared(BaseModel):
@@ -274,8 +276,7 @@ _BLANK: dict[str, Any] = {
 }
 
 
-def _parts(result: TrialResult) -> tuple[str, str]:
-    """Return the JSON of what is shared with other trials and of what is not."""
+def _parts(result: TrialResult) -> _Parts:
     final = result.final
     images = () if final is None else final.images
     scoring = result.fingerprint.scoring
@@ -284,17 +285,17 @@ def _parts(result: TrialResult) -> tuple[str, str]:
         **{name: getattr(result, name) for name in _COMMON},
         final=None if final is None else final.model_copy(update={"images": ()}),
         curve=tuple((snapshot.iteration, snapshot.score) for snapshot in result.snapshots),
-        image_scores=tuple(
-            sum(iou(image.classes[label], epsilon) for label in labels) / len(labels) for image in images
-        ),
     )
+    image_scores = [sum(iou(image.classes[label], epsilon) for label in labels) / len(labels) for image in images]
     shared = _Shared(result=result.model_copy(update=_BLANK), images=tuple(image.name for image in images))
-    return shared.model_dump_json(), own.model_dump_json()
+    return shared.model_dump_json(), own.model_dump_json(), array("d", image_scores).tobytes()
 
 
-def _joined(shared: _Shared, own: _Own, digest: str) -> Kept:
+def _joined(shared: _Shared, own: _Own, image_scores: bytes, digest: str) -> Kept:
     facts = {name: getattr(own, name) for name in _COMMON} | {"snapshots": () if own.final is None else (own.final,)}
-    return Kept(shared.result.model_copy(update=facts), own.curve, shared.images, own.image_scores, digest)
+    return Kept(
+        shared.result.model_copy(update=facts), own.curve, shared.images, tuple(array("d", image_scores)), digest
+    )
 
 
 @cache

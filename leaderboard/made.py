@@ -8,11 +8,11 @@ the program too: another version of it is never answered from here.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,10 +45,10 @@ class Made(Database):
         self._used: set[str] = set()
         self._before: dict[str, list[int]] = {}
 
-    def facts(self, name: str, of: Any) -> Any:
-        """Return what was noted of a part made from the same, whose files are as it left them; else ``None``."""
-        for key, files, facts in self.all("SELECT key, files, facts FROM parts WHERE name = ?", (name,)):
-            if key == digest(of) and self._as_left(json.loads(files)):
+    def facts(self, name: str, key: str) -> Any:
+        """Return what was noted of a part under this key, whose files are as it left them; else ``None``."""
+        for before, files, facts in self.all("SELECT key, files, facts FROM parts WHERE name = ?", (name,)):
+            if before == key and self._as_left(json.loads(files)):
                 return json.loads(facts)
         return None
 
@@ -60,10 +60,10 @@ class Made(Database):
         """Return the files of all parts, with the marks that they had."""
         return {file: was for (files,) in self.all("SELECT files FROM parts") for file, was in json.loads(files)}
 
-    def note(self, name: str, of: Any, files: Iterable[str], facts: Any = True) -> None:
-        """Remember a part: what it was made from, which files it has in the folder, and facts about it."""
+    def note(self, name: str, key: str, files: Iterable[str], facts: Any = True) -> None:
+        """Remember a part: the digest of what it was made from, its files in the folder, and facts about it."""
         marks = json.dumps([[file, mark(self.out / file)] for file in files])
-        self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", [(name, digest(of), marks, json.dumps(facts))])
+        self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", [(name, key, marks, json.dumps(facts))])
 
     def keep_only(self, names: Iterable[str]) -> None:
         """Forget all parts but these and the figures not asked for; remove the files that no part has any more."""
@@ -123,14 +123,17 @@ def _told(of: Any) -> Any:
 
 
 def _packed(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
-    return buffer.getvalue()
+    head = json.dumps([[name, each.dtype.str, each.shape] for name, each in arrays.items()])
+    return b"".join([head.encode(), b"\n", *(each.tobytes() for each in arrays.values())])
 
 
 def _unpacked(content: bytes) -> Arrays:
-    with np.load(io.BytesIO(content), allow_pickle=False) as found:
-        return dict(found)
+    head, _, body = content.partition(b"\n")
+    found, start = {}, 0
+    for name, kind, shape in json.loads(head):
+        found[name] = np.frombuffer(body, kind, prod(shape), start).reshape(shape)
+        start += found[name].nbytes
+    return found
 
 
 @cache

@@ -199,7 +199,7 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
     """
     with Made(out) as made:
         content = Content(trials, refused, made)
-        whole = [content.record, sections.sources(content.columns, trials, data)]
+        whole = digest([content.record, sections.sources(content.columns, trials, data)])
         faults = made.facts("site", whole)
         if faults is not None and made.is_whole():
             return list(faults)
@@ -208,12 +208,12 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
         }
         faults = [fault for each in pictures.values() for fault in each.faults]
         parts = _parts(content, pictures, faults)
-        left = [part for part in parts if made.facts(part.name, part.of) is None]
+        left = [part for part in parts if made.facts(part.name, part.key) is None]
         if left:
             content.pairings.lines(content.rows[0])  # so that what all of them need is there before they part
         site = _Site(out)
         for part, files in zip(left, workers.each(lambda part: site.write(part), left), strict=True):
-            made.note(part.name, part.of, files)
+            made.note(part.name, part.key, files)
         made.note("site", whole, [file for each in pictures.values() for file in each.files], faults)
         made.keep_only(["site", *(part.name for part in parts)])
     return faults
@@ -226,6 +226,11 @@ class _Part:
     name: str
     of: Any
     write: Callable[[_Site], None]
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of ``of``."""
+        return digest(self.of)
 
 
 def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: list[str]) -> list[_Part]:

@@ -99,7 +99,7 @@ def test_other_code_is_not_answered_from_the_memory(
     table.read([results])
     assert len(parsed) == 24
     with sqlite3.connect(memory_file(results)) as database:
-        assert database.execute("SELECT count(*) FROM kept").fetchone() == (12,)  # the old entries are gone
+        assert database.execute("SELECT count(*) FROM parts").fetchone() == (12,)  # the old entries are gone
 
 
 def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
     next(results.rglob("seed-0.json")).unlink()
     table.read([results])
     with sqlite3.connect(memory_file(results)) as database:
-        assert database.execute("SELECT count(*) FROM kept").fetchone() == (11,)
+        assert database.execute("SELECT count(*) FROM parts").fetchone() == (11,)
 
 
 def test_a_broken_or_unwritable_memory_costs_time_and_nothing_else(
