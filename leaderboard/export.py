@@ -61,8 +61,8 @@ def export(
         if given not in known:
             raise unknown(what, given, known)
     frame = LAYOUTS[layout](_board(results, board, runs))
-    if layout in ("table-1", "figure-s1"):
-        return written(frame, style, "{:.3f}" if layout == "table-1" else "{:+.1f}")
+    if layout in DIGITS:
+        return written(frame, style, DIGITS[layout])
     return written(frame.set_index("model"), style, "{:.3f}")
 
 
@@ -111,7 +111,12 @@ def figure_3a(board: Board) -> pd.DataFrame:
             curves = [trial.curve for trial in board.cell(row, column).trials if trial.score is not None]
             for iteration in sorted({step for curve in curves for step, _ in curve}):
                 scores = [score for curve in curves for step, score in curve if step == iteration]
-                facts = {"mean": float(np.mean(scores)), "low": min(scores), "high": max(scores), "seeds": len(scores)}
+                facts = {
+                    "mean": sum(scores) / len(scores),
+                    "low": min(scores),
+                    "high": max(scores),
+                    "seeds": len(scores),
+                }
                 lines.append({"model": row, "task": column.label, "iteration": iteration, **facts})
     return pd.DataFrame(lines, columns=["model", "task", "iteration", "mean", "low", "high", "seeds"])
 
@@ -133,6 +138,8 @@ LAYOUTS: dict[Layout, Callable[[Board], pd.DataFrame]] = {
     "figure-3b": figure_3b,
     "figure-s1": figure_s1,
 }
+DIGITS: dict[Layout, str] = {"table-1": "{:.3f}", "figure-s1": "{:+.1f}"}
+"""Of the layouts with a line per row: how their fractions are written for reading."""
 
 
 def figure(

@@ -225,7 +225,7 @@ class _Part:
 
     name: str
     of: Any
-    write: Callable[[_Site], None]
+    write: Callable[[_Site], Any]
 
     @cached_property
     def key(self) -> str:
@@ -273,9 +273,14 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         of = [content.record, row]
         return _Part(name, of, lambda site: site.page(name, "compare.html", **_compare(content, row)))
 
+    def board(board: Board) -> _Part:
+        return _Part(f"data/{board.slug}", content.record, lambda site: _downloads(content, site, board))
+
     return [
         _Part("index.html", content.record, index),
         *map(task, content.columns),
+        *map(board, content.boards),
+        _Part("data/trials", content.record, lambda site: site.table("trials", table.frame(content.trials))),
         *map(model, content.rows),
         *map(downloads, content.rows),
         *map(compare, content.rows),
@@ -300,14 +305,14 @@ def _index(content: Content, site: _Site) -> dict[str, Any]:
         "tasks": [_column(column) for column in content.columns],
         "filters": _filters(content),
         "any_real": any(board.kind != "synthetic" for board in content.boards),
-        "everything": site.table("trials", table.frame(content.trials)),
+        "everything": site.paths("trials"),
     }
 
 
 def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
     ranked = {measure: _standing(content.rankings[board.slug, measure]) for measure in MEASURES}
     ranking = content.rankings[board.slug, "score"]
-    order = [*ranked["score"], *(row for row in board.rows if row not in ranked["score"])]
+    order = _order(ranked["score"], board.rows)
     reference = export.row_of(board, export.BASELINE) or order[0]
     marks = {
         measure: {column.slug: _marks(content, column, order, measure) for column in board.columns}
@@ -333,19 +338,6 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
         }
         for row in order
     ]
-    matrix = pd.DataFrame(
-        [
-            {
-                "row": row,
-                "task": column.task,
-                "fingerprint": column.digest,
-                "ranked": row in ranked["score"],
-                **board.cell(row, column).summary,
-            }
-            for row in order
-            for column in board.columns
-        ]
-    )
     published = [
         {
             "title": row.title,
@@ -370,17 +362,44 @@ def _board(content: Content, site: _Site, board: Board) -> dict[str, Any]:
         "diagram": _diagram(board, site, ranking),
         "published": published,
         "files": {
-            "ranking": site.table(f"{board.slug}-ranking", ranking),
-            "precision": site.table(
-                f"{board.slug}-ranking-average-precision", content.rankings[board.slug, "average_precision"]
-            ),
-            "matrix": site.table(f"{board.slug}-matrix", matrix),
-            "table_1": site.layout(f"{board.slug}-table-1", export.table_1(board), "{:.3f}"),
-            "figure_3a": site.table(f"{board.slug}-figure-3a", export.figure_3a(board)),
-            "figure_3b": site.table(f"{board.slug}-figure-3b", export.figure_3b(board)),
-            "figure_s1": site.layout(f"{board.slug}-figure-s1", export.figure_s1(board), "{:+.1f}"),
+            **{name: site.paths(f"{board.slug}-{name}") for name in (*_RANKINGS.values(), "matrix")},
+            **{name: site.paths(f"{board.slug}-{name}", readable=name in export.DIGITS) for name in export.LAYOUTS},
         },
     }
+
+
+def _downloads(content: Content, site: _Site, board: Board) -> None:
+    """Write the files of a board."""
+    for measure, name in _RANKINGS.items():
+        site.table(f"{board.slug}-{name}", content.rankings[board.slug, measure])
+    ranked = content.standings[board.slug]
+    matrix = [
+        {
+            "row": row,
+            "task": column.task,
+            "fingerprint": column.digest,
+            "ranked": row in ranked,
+            **board.cell(row, column).summary,
+        }
+        for row in _order(ranked, board.rows)
+        for column in board.columns
+    ]
+    site.table(f"{board.slug}-matrix", pd.DataFrame(matrix))
+    for layout, frame in export.LAYOUTS.items():
+        name = f"{board.slug}-{layout}"
+        if layout in export.DIGITS:
+            site.layout(name, frame(board), export.DIGITS[layout])
+        else:
+            site.table(name, frame(board))
+
+
+_RANKINGS: dict[Measure, str] = {"score": "ranking", "average_precision": "ranking-average-precision"}
+"""Names of their files."""
+
+
+def _order(ranked: Iterable[str], rows: Iterable[str]) -> list[str]:
+    """Return the ranked rows, best first, and the others behind them."""
+    return list(dict.fromkeys([*ranked, *rows]))
 
 
 def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -424,7 +443,7 @@ def _task(content: Content, site: _Site, column: Column, pictures: sections.Sect
     ranked = {
         measure: _standing(table.rank(alone, SEED, measure=measure, drawn=each)) for measure, each in drawn.items()
     }
-    order = [*ranked["score"], *(row for row in cells if row not in ranked["score"])]
+    order = _order(ranked["score"], cells)
     reference = export.row_of(alone, export.BASELINE) or order[0]
     marks = {measure: {column.slug: _marks(content, column, order, measure)} for measure in MEASURES}
     spreads = table.intervals(cells, SEED, drawn["score"])
@@ -914,9 +933,9 @@ class _Site:
         self.put(name, self._templates.get_template(template).render(root=root, page=name, **context))
 
     @staticmethod
-    def paths(name: str) -> dict[str, str]:
-        """Return where a table is in the site."""
-        return {"csv": f"data/{name}.csv", "json": f"data/{name}.json"}
+    def paths(name: str, *, readable: bool = False) -> dict[str, str]:
+        """Return where a table is in the site, and where it is written for reading."""
+        return {kind: f"data/{name}.{kind}" for kind in ("csv", "json", *(("md", "tex") if readable else ()))}
 
     def table(self, name: str, frame: pd.DataFrame) -> dict[str, str]:
         """Write a table as CSV and JSON and return their paths in the site."""
@@ -930,12 +949,12 @@ class _Site:
         self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
         return paths
 
-    def layout(self, name: str, frame: pd.DataFrame, digits: str) -> dict[str, str]:
+    def layout(self, name: str, frame: pd.DataFrame, digits: str) -> None:
         """Write a table in a layout of the paper: as it is in CSV and JSON, rounded in Markdown and LaTeX."""
-        paths = {"md": f"data/{name}.md", "tex": f"data/{name}.tex"}
+        paths = self.paths(name, readable=True)
         self.put(paths["md"], export.written(frame, "markdown", digits))
         self.put(paths["tex"], export.written(frame, "latex", digits))
-        return {**self.table(name, frame.reset_index(names="model")), **paths}
+        self.table(name, frame.reset_index(names="model"))
 
     def copy(self, source: Path, name: str) -> str:
         """Copy a result file into the site unless an equally old one of its size is there."""
