@@ -61,7 +61,7 @@ class Content:
     @cached_property
     def boards(self) -> list[Board]:
         """Boards in reading order."""
-        return table.boards(self.trials)
+        return table.boards(self.trials, self.cells)
 
     @cached_property
     def columns(self) -> list[Column]:

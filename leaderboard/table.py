@@ -280,7 +280,11 @@ class Board:
 
     def ranked_by(self, measure: Measure) -> list[str]:
         """Return the rows from which nothing is missing that a ranking by ``measure`` needs."""
-        return [row for row in self.rows if not self.missing(row, measure)]
+        return self._ranked_by[measure]
+
+    @cached_property
+    def _ranked_by(self) -> dict[Measure, list[str]]:
+        return {measure: [row for row in self.rows if not self.missing(row, measure)] for measure in MEASURES}
 
     def samples(self, row: str, measure: Measure) -> list[Floats]:
         """Return the values of a measure over seeds, by column."""
@@ -431,29 +435,42 @@ def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     return list(kept.values()), refused
 
 
-def boards(trials: Sequence[Trial]) -> list[Board]:
+def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], Cell] | None = None) -> list[Board]:
     """Group trials into boards: by track, by synthetic or real, and one fingerprint per task.
+
+    ``cells`` are the :func:`cells_of` these trials, where they are known already: boards share them.
 
     The published board holds the published pairings alone; the open board every pairing on the fingerprints that
     the open track uses, so that a pairing can be ranked against the published one.
     """
-    columns = columns_of(trials)
+    columns, cells = columns_of(trials), cells_of(trials) if cells is None else cells
     found = []
     for kind in KINDS:
         keys = {trial.column for trial in trials if trial.kind == kind}
         members = [trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")]
         for layer, chosen in enumerate(_layers(members)):
-            inside = [trial for trial in members if trial.column in chosen]
+            inside = {
+                key: own
+                for key, cell in cells.items()
+                if key[1] in chosen and (own := cell if kind == "open" else _of_kind(cell, kind)).trials
+            }
             found.append(
                 Board(
                     kind=kind,
                     layer=layer,
                     columns=tuple(column for column in columns if column.key in chosen),
-                    cells=cells_of(inside),
-                    published_rows=frozenset(trial.row for trial in inside if is_published_pairing(trial)),
+                    cells=inside,
+                    published_rows=frozenset(
+                        row for (row, _), cell in inside.items() if any(map(is_published_pairing, cell.trials))
+                    ),
                 )
             )
     return found
+
+
+def _of_kind(cell: Cell, kind: Kind) -> Cell:
+    trials = tuple(trial for trial in cell.trials if trial.kind == kind)
+    return cell if len(trials) == len(cell.trials) else Cell(trials)
 
 
 def is_published_pairing(trial: Trial) -> bool:
