@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: typer would evaluate every annotation's text, a sixth of the time of help.
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -561,6 +562,7 @@ def leaderboard_build(
     data: DataFolder = None,
 ) -> None:
     """Build the static site."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its processes share the processors; read when numpy loads
     from leaderboard import cli as leaderboard
 
     print(f"leaderboard: {leaderboard.build(results, out, data)}")

@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import HEAVY_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from embench.console import print_table
 from embench.errors import BadInput
@@ -293,6 +289,11 @@ def _print(
     apart: Sequence[str],
     measure: str,
 ) -> None:
+    from rich.box import HEAVY_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     to_terminal = sys.stdout.isatty()
     console = Console(width=None if to_terminal else 220, highlight=False, markup=False)
     shown = Table(title=None, box=HEAVY_HEAD if to_terminal else None, pad_edge=False)

@@ -26,6 +26,7 @@ from leaderboard import export, figures, sections, statistics, table, workers
 from leaderboard.made import Arrays, Made, digest
 from leaderboard.pairs import Pairings, said
 from leaderboard.published import published_for
+from leaderboard.statistics import Floats
 from leaderboard.table import MEASURES, Board, Cell, Column, Measure, Trial
 
 ASSETS = ("site.css", "site.js", "icon.svg")
@@ -151,33 +152,37 @@ class Content:
 
     @cached_property
     def pairs(self) -> dict[Measure, dict[Key, statistics.Pairs]]:
-        """Every pair of rows compared, by measure and column; rows in the order of ``by_column``."""
-        places = [(measure, column.key) for measure in MEASURES for column in self.columns]
-        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
-        found = self.made.arrays(
-            [["pairs", each] for each in samples],
-            lambda k: vars(statistics.compare_all(samples[k])),
-            self.fewest,
-        )
-        pairs: dict[Measure, dict[Key, statistics.Pairs]] = {measure: {} for measure in MEASURES}
-        for (measure, key), arrays in zip(places, found, strict=True):
-            pairs[measure][key] = statistics.Pairs(**arrays)
-        return pairs
+        """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
+        return self._compared[0]
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
+        return Pairings(self.columns, self.by_column, self.pairs["score"], self._compared[1])
+
+    @cached_property
+    def _compared(self) -> tuple[dict[Measure, dict[Key, statistics.Pairs]], dict[Key, tuple[int, Floats]]]:
+        """Every pair of rows compared over seeds and over test images."""
+        places = [(measure, column.key) for measure in MEASURES for column in self.columns]
+        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
         images = [table.image_table(list(self.by_column[column.key].values())) for column in self.columns]
-        found = self.made.arrays(
-            [["images", each] for each in images],
-            lambda k: {"p": statistics.signed_rank_all(images[k])},
-            self.fewest,
-        )
+        asked: list[tuple[str, Any]] = [*(("images", each) for each in images), *(("pairs", each) for each in samples)]
+
+        def compare(k: int) -> Arrays:
+            kind, scores = asked[k]
+            return (
+                vars(statistics.compare_all(scores)) if kind == "pairs" else {"p": statistics.signed_rank_all(scores)}
+            )
+
+        found = self.made.arrays(asked, compare, self.fewest)
+        pairs: dict[Measure, dict[Key, statistics.Pairs]] = {measure: {} for measure in MEASURES}
+        for (measure, key), arrays in zip(places, found[len(images) :], strict=True):
+            pairs[measure][key] = statistics.Pairs(**arrays)
         by_image = {
-            column.key: (scores.shape[1], tests["p"])
-            for column, scores, tests in zip(self.columns, images, found, strict=True)
+            column.key: (scores.shape[1], found[k]["p"])
+            for k, (column, scores) in enumerate(zip(self.columns, images, strict=True))
         }
-        return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
+        return pairs, by_image
 
 
 def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
@@ -551,8 +556,8 @@ def _model(content: Content, row: str) -> dict[str, Any]:
                 "diverged_seeds": cell.diverged,
                 "published": any(table.is_published_pairing(trial) for trial in cell.trials),
                 "iterations": column.fingerprint.iterations,
-                "seconds": float(np.mean([trial.result.seconds_training for trial in cell.trials])),
-                "seconds_prediction": float(np.mean([trial.result.seconds_prediction for trial in cell.trials])),
+                "seconds": _mean_or_nan([trial.result.seconds_training for trial in cell.trials]),
+                "seconds_prediction": _mean_or_nan([trial.result.seconds_prediction for trial in cell.trials]),
                 "memory": max(trial.result.peak_memory_bytes for trial in cell.trials),
                 "command": table.command(cell.trials),
                 "duplicates": _duplicates(cell.trials[-1].result.leakage),
@@ -588,10 +593,19 @@ def _copy_of(trial: Trial) -> str:
 def _standing_on_boards(content: Content, row: str) -> list[dict[str, Any]]:
     """Return the line of the row in every ranking that has it."""
     return [
-        {"title": board.title, "slug": board.slug, "synthetic": board.kind == "synthetic", "rank": line}
+        {
+            "title": board.title,
+            "slug": board.slug,
+            "synthetic": board.kind == "synthetic",
+            **{name: line[name] for name in _SHOWN},
+        }
         for board in content.boards
         if (line := content.standings[board.slug].get(row)) is not None
     ]
+
+
+_SHOWN = ("rank", "rank_low", "rank_high", "mean", "interquartile_mean", "interquartile_low", "interquartile_high")
+"""Of a row's line in a ranking, on its own page."""
 
 
 def _compare(content: Content, row: str) -> dict[str, Any]:
@@ -883,7 +897,8 @@ def _mean_or_nan(values: Iterable[float | None]) -> float:
 
 
 def _distinct(cards: Sequence[ModelCard]) -> list[ModelCard]:
-    return list({card.model_dump_json(): card for card in cards}.values())
+    objects = {id(card): card for card in cards}  # trials of a model on a task share theirs
+    return list({card.model_dump_json(): card for card in objects.values()}.values())
 
 
 # ---- writing
@@ -908,7 +923,7 @@ class _Site:
             "duration": _duration,
             "memory": _memory,
             "p": statistics.as_text,
-            "facts": _facts,
+            "described": _described,
             "breakable": _breakable,
         }
         self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
@@ -942,9 +957,8 @@ class _Site:
         paths = self.paths(name)
         buffer = io.StringIO()
         texts = frame.select_dtypes(exclude=["number", "bool"]).columns
-        frame.assign(**{name: frame[name].map(_harmless) for name in texts}).to_csv(
-            buffer, index=False, lineterminator="\n"
-        )
+        harmless = {name: frame[name].map({value: _harmless(value) for value in set(frame[name])}) for name in texts}
+        frame.assign(**harmless).to_csv(buffer, index=False, lineterminator="\n")
         self.put(paths["csv"], buffer.getvalue())
         self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
         return paths
@@ -996,6 +1010,14 @@ def _memory(size: int) -> str:
 def _breakable(text: str) -> Markup:
     """Let a long name break after its joints, where words do not."""
     return Markup("<wbr>").join(re.split(r"(?<=[+_@,=-])", text))
+
+
+def _described(facts: Mapping[Any, Any]) -> Markup:
+    """Return facts as entries of a description list. A model's page has hundreds: a template takes longer."""
+    return Markup("").join(
+        Markup(f"<div><dt>{escape(str(name).replace('_', ' '))}</dt><dd><bdi>{escape(_facts(value))}</bdi></dd></div>")
+        for name, value in facts.items()
+    )
 
 
 def _facts(value: Any) -> str:
