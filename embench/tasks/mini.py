@@ -111,7 +111,7 @@ _TASKS = (
     ),
     _perez("lyso", "lysosomes", 20.0),
     _perez("mito", "mitochondria", 20.0),
-    _perez("nuclei", "nuclei", 120.0, iterations=2 * _ITERATIONS),
+    _perez("nuclei", "nuclei", 120.0, iterations=3 * _ITERATIONS),
     _perez("nucleoli", "nucleoli", 80.0),
     _task(
         "mini-urocell",
