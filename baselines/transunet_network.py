@@ -147,6 +147,19 @@ class ResNetV2(nn.Module):
         return self.body["block3"](eighth), (eighth, padded_quarter, half)
 
 
+def resampled(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, C, Y, X) in another size, bicubically interpolated: two products, whose gradient is always the same.
+
+    CUDA has no deterministic gradient of the library's own interpolation.
+    """
+    of_rows, of_columns = (
+        F.interpolate(torch.eye(old, device=grid.device)[None, None], (new, old), mode="bicubic")[0, 0]
+        for old, new in zip(grid.shape[2:], size, strict=True)
+    )
+    with torch.autocast(grid.device.type, enabled=False):
+        return of_rows @ grid @ of_columns.T
+
+
 class Embeddings(nn.Module):
     """Image to tokens: ResNet, 1x1 patch embedding, learned position embedding, dropout (protocol 4.2)."""
 
@@ -163,7 +176,10 @@ class Embeddings(nn.Module):
         if (rows, columns) == (self.grid, self.grid):
             return self.position_embeddings
         grid = self.position_embeddings.unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+        if grid.is_cuda and torch.are_deterministic_algorithms_enabled():
+            grid = resampled(grid, (rows, columns))
+        else:
+            grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
