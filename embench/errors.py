@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterable
 
@@ -64,3 +65,11 @@ class Diverged(Exception):
 
 class TrialsFailed(Exception):
     """Trials ended by a fault in a model or in embench; exits with 1."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short: Python's, torch's, or that of CUDA and its libraries."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and re.search(r"out of memory|can't allocate memory|STATUS_ALLOC_FAILED", str(error)) is not None
+    )

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from embench import claim, determinism, interrupt, provenance
 from embench.batched import Batched
-from embench.errors import BadInput, Diverged, Interrupted, TryAgain
+from embench.errors import BadInput, Diverged, Interrupted, TryAgain, is_out_of_memory
 from embench.files import check_writable, remove, replacing, write_atomic
 from embench.model import TorchModel
 from embench.precision import Precision, autocast, place
@@ -329,7 +329,9 @@ def joined_world(device: str) -> Iterator[World]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    on_gpu = device.startswith("cuda")
+    # given its GPU, NCCL has not to guess it where there is no tensor to tell: at a barrier
+    distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device(device) if on_gpu else None)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
     finally:
@@ -620,7 +622,7 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
                 f"a data worker was killed (out of memory?): {told} Run the same command again to go on, with fewer "
                 "--workers if memory was short"
             ) from None
-        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise BadInput(
             f"out of memory ({device.type}): use --precision bf16, a larger --accumulate, more devices, "
@@ -958,7 +960,13 @@ def _device(name: str) -> str:
     if name == "cuda":
         if not torch.cuda.is_available():
             raise BadInput("--device cuda: no CUDA device is visible here; use --device cpu")
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= gpus:
+            raise BadInput(
+                f"--device cuda: process {number} (from 0) has no GPU, as {gpus} CUDA devices are visible here; "
+                f"give torchrun --nproc-per-node={gpus} or less"
+            )
+        name = f"cuda:{number}"
         torch.cuda.set_device(name)
     elif name != "cpu":
         raise BadInput(f"--device {name}: use auto, cpu or cuda")
