@@ -132,7 +132,17 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
         if task.name not in hashes:
             with tasks.open_prepared(task.name, data) as prepared:
                 hashes[task.name] = prepared.hash
-        weights = find_weights(adapter, task, choice.recipe, given, data, here, request.threads, choice.spec)
+        weights = find_weights(
+            adapter,
+            task,
+            choice.recipe,
+            given,
+            data,
+            here,
+            request.threads,
+            choice.spec,
+            deterministic=request.deterministic,
+        )
         stamp = fingerprint(task, hashes[task.name], choice.iterations)
         weights_hash = weights.hash if weights else None
         for seed in range(request.first_seed, request.first_seed + request.seeds):
@@ -222,6 +232,8 @@ def find_weights(
     device: str,
     threads: int,
     spec: str | None = None,
+    *,
+    deterministic: bool = False,
 ) -> Weights | None:
     """Return the checkpoint a trial starts from: one given that fits it, or the one made for the task's data.
 
@@ -248,6 +260,7 @@ def find_weights(
         scale=scale,
         device=device,
         threads=threads,
+        deterministic=deterministic,
         data_folder=data,
     )
     return load_weights(made)
