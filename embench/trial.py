@@ -18,7 +18,7 @@ from torch import nn
 
 from embench import claim, interrupt, leakage, provenance, results, scoring
 from embench.determinism import deterministic
-from embench.errors import BadInput, Diverged
+from embench.errors import BadInput, Diverged, is_out_of_memory
 from embench.files import check_writable, remove
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
@@ -86,7 +86,16 @@ def _run(spec: TrialSpec, report: Report, stop: interrupt.Interrupt) -> None:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
         attempt = _torch_attempt if isinstance(adapter, TorchModel) else _plain_attempt
-        result = attempt(spec, adapter, prepared, device, report, stop)
+        if device.type == "cuda" and torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats(device)  # those of earlier trials of this process
+        try:
+            result = attempt(spec, adapter, prepared, device, report, stop)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BadInput(
+                f"out of memory ({device}): use --precision bf16, a smaller --batch-size or --crop, or fewer --jobs"
+            ) from None
     results.save(result, spec.path)
 
 
