@@ -1,7 +1,7 @@
 """How long the leaderboard takes: 200 models x 10 tasks x 6 seeds, built whole and again after one more result.
 
-    python benchmarks/leaderboard.py make /tmp/board            # 12,000 result files, once (0.7 GB)
-    python benchmarks/leaderboard.py time /tmp/board            # seconds and peak memory of four builds
+    python benchmarks/board.py make /tmp/board            # 12,000 result files, once (0.7 GB)
+    python benchmarks/board.py time /tmp/board            # seconds and peak memory of four builds
 
 The results are made up, but true to the schema: counts on as many test images as the benchmarks have (protocol 1),
 five snapshots, a loss curve of 500 points, and scores that follow from the counts.
