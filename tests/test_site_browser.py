@@ -13,12 +13,13 @@ from typing import Any
 import made_results as made
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from embench import store
 from embench.results import TrialResult, save
 from embench.task import Item
-from leaderboard import cli
+from leaderboard import cli, figures
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -262,6 +263,18 @@ def test_a_row_has_one_colour_on_all_pages_and_another_than_other_rows(browser: 
     assert found.keys() == {"retina", "transunet", "unet-resnet50", "labels-only", "diverges"} - {"diverges"}
     assert all(len(colours) == 1 for colours in found.values())
     assert len(set.union(*found.values())) == len(found)
+
+
+def test_the_palette_finds_a_row_of_any_name(browser: Any, tmp_path: Path) -> None:
+    rows = ["unet+retina@crop=96,batch=8", "a.b#weights=12ab", *(text for text in HOSTILE if len(text) < 100)]
+    (tmp_path / "palette.css").write_text("".join(figures.palette([row]) for row in rows))
+    parts = "".join(f'<p data-row="{escape(row)}"></p>' for row in rows)
+    (tmp_path / "page.html").write_text(f'<meta charset="utf-8"><link rel="stylesheet" href="palette.css">{parts}')
+    visit(browser, tmp_path / "page.html")
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('p')].map((part) => getComputedStyle(part).getPropertyValue('--band'));"
+    )
+    assert found == [".14"] * len(rows)
 
 
 def test_filters_hide_rows_and_say_how_many_are_left(browser: Any, built: Path) -> None:
