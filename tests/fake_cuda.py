@@ -66,6 +66,10 @@ class _Operators(TorchDispatchMode):
         if name == "_pin_memory":
             assert args[0].device.type == "cpu", f"only a tensor of the CPU can be pinned, not one of {args[0].device}"
             return args[0]
+        if name.startswith("_fused_"):  # an optimiser's step: written in place, and without a form for fake tensors
+            if len({each.device for each in _tensors((*args, *kwargs.values()))}) > 1:
+                raise RuntimeError(f"{name}: tensors of different devices")
+            return None
         found = func(*args, **kwargs)
         tensors = list(_tensors((*args, found)))
         if any(each.is_cuda for each in tensors):

@@ -94,6 +94,14 @@ class CarelessBackward(torch.autograd.Function):
         return torch.ones(gradient.shape)
 
 
+def careless_step(x: Tensor) -> None:
+    parameter = nn.Parameter(x)
+    made = torch.optim.SGD([parameter], 0.1, momentum=0.9, fused=True)
+    parameter.grad = torch.zeros_like(parameter)
+    made.state[parameter]["momentum_buffer"] = torch.zeros(8, 8)
+    made.step()
+
+
 def test_a_tensor_made_on_the_cpu_by_mistake_is_found() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), Careless())
     network(torch.zeros(1, 1, 8, 8))
@@ -113,8 +121,20 @@ def test_a_tensor_made_on_the_cpu_by_mistake_is_found() -> None:
         lambda x: x @ x.bfloat16(),
         lambda x: torch.cuda.set_rng_state(torch.zeros(16, dtype=torch.uint8, device=CUDA), CUDA),
         lambda x: CarelessBackward.apply(x.requires_grad_()).sum().backward(),
+        careless_step,
     ],
-    ids=["product", "joined", "chosen", "numpy", "generator", "random", "dtypes", "random-state", "backward"],
+    ids=[
+        "product",
+        "joined",
+        "chosen",
+        "numpy",
+        "generator",
+        "random",
+        "dtypes",
+        "random-state",
+        "backward",
+        "optimiser",
+    ],
 )
 def test_other_mistakes_are_found_too(mistake: Callable[[Tensor], object]) -> None:
     with fake_cuda(), pytest.raises((RuntimeError, TypeError)):
@@ -198,8 +218,8 @@ def train_and_predict(sections: TrainingSections, name: str, precision: Any) -> 
         for key, parameter in network.named_parameters():
             assert (parameter.device, parameter.dtype) == (CUDA, torch.float32), key
         assert all(buffer.device == CUDA for buffer in network.buffers())
-        for state in training.optimiser.state.values():  # AdamW counts its steps on the CPU
-            assert all(value.device == CUDA for key, value in state.items() if key != "step")
+        for state in training.optimiser.state.values():
+            assert all(value.device == CUDA for value in state.values())  # the count of steps too, as they are fused
         scores = trial.predictor(network, TASK, recipe, (0.4, 0.2), CUDA)(np.zeros((crop, crop), np.uint8))
     (logits,) = outputs
     assert (logits.device, logits.shape) == (CUDA, (2, 3, crop, crop))
