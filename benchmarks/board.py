@@ -126,10 +126,12 @@ def measure(folder: Path) -> None:
             env={**os.environ, "EMBENCH_DATA": str(data)},
             stdout=subprocess.DEVNULL,
         )
-        memory = 0
+        memory, looking = 0, 0.0
         while not (waited := os.wait4(process.pid, os.WNOHANG))[0]:
+            time.sleep(max(0.2, 30 * looking))  # a look takes tens of milliseconds from the build
+            looked = time.perf_counter()
             memory = max(memory, _memory(process.pid))
-            time.sleep(0.2)
+            looking = time.perf_counter() - looked
         _, status, usage = waited
         seconds = time.perf_counter() - started
         facts = {

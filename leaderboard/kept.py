@@ -157,23 +157,25 @@ class Memory(Database):
         As :func:`embench.results.load` reads them; what cannot be used is not remembered.
         """
         code = _code()
-        seen, known = self._seen(), self._known()
-        keys: dict[Path, bytes] = {}
-        marks: dict[Path, Mark] = {}
-        unknown = []
-        for path in paths:
-            now = marks[path] = _settled(path)
-            before, key = seen.get(str(path), ((), b""))
-            if now and now == before and key in known:
-                keys[path] = key
-            else:
-                unknown.append(path)
+        seen: dict[str, tuple[str, bytes]] = {
+            path: (mark, key) for path, mark, key in self.all("SELECT path, mark, key FROM seen")
+        }
+        known: dict[bytes, _Parts] = {
+            key: parts for key, *parts in self.all("SELECT key, shared, own, image_scores FROM parts")
+        }
+        before = set(known)
+        marks = [" ".join(map(str, _settled(path))) for path in paths]
+        keys: list[bytes] = []
+        for path, now in zip(paths, marks, strict=True):
+            was, key = seen.get(str(path), ("", b""))
+            keys.append(key if now and now == was and key in known else b"")
+        unknown = [k for k, key in enumerate(keys) if not key]
         new: list[tuple[bytes, str, str, bytes]] = []
-        faults: dict[Path, list[str]] = {}
-        for path, (key, parts, lines) in zip(
-            unknown, workers.each(lambda path: _read(path, code, known), unknown), strict=True
+        faults: dict[int, list[str]] = {}
+        for k, (key, parts, lines) in zip(
+            unknown, workers.each(lambda k: _read(paths[k], code, known), unknown), strict=True
         ):
-            keys[path], faults[path] = key, lines
+            keys[k], faults[k] = key, lines
             if parts is not None:
                 known[key] = parts
                 new.append((key, *parts))
@@ -181,30 +183,19 @@ class Memory(Database):
                 self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", new)
                 new.clear()
         self.change("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", new)
-        shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in keys.values() if key}}
-        own = _OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in keys.values() if key)}]")
-        usable = [(path, key) for path, key in keys.items() if key]
-        kept = {
-            path: _joined(shared[known[key][0]], each, known[key][2], key.hex())
-            for (path, key), each in zip(usable, own, strict=True)
-        }
-        self._remember(keys, marks)
-        return [kept[path] if path in kept else faults[path] for path in paths]
+        self.change("DELETE FROM parts WHERE key = ?", ((key,) for key in before.difference(keys)))
+        now_seen = {str(path): (now, key) for path, now, key in zip(paths, marks, keys, strict=True) if now and key}
+        self.change("DELETE FROM seen WHERE path = ?", ((path,) for path in seen.keys() - now_seen.keys()))
+        changed = ((path, *facts) for path, facts in now_seen.items() if seen.get(path) != facts)
+        self.change("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", changed)
 
-    def _seen(self) -> dict[str, tuple[Mark, bytes]]:
-        rows = self.all("SELECT path, mark, key FROM seen")
-        return {path: (tuple(map(int, mark.split())), key) for path, mark, key in rows}
-
-    def _known(self) -> dict[bytes, _Parts]:
-        return {key: parts for key, *parts in self.all("SELECT key, shared, own, image_scores FROM parts")}
-
-    def _remember(self, keys: Mapping[Path, bytes], marks: Mapping[Path, Mark]) -> None:
-        used = {(key,) for key in keys.values()}
-        self.change("DELETE FROM parts WHERE key = ?", set(self.all("SELECT key FROM parts")) - used)
-        seen = {(str(path), " ".join(map(str, marks[path])), key) for path, key in keys.items() if key and marks[path]}
-        before = set(self.all("SELECT path, mark, key FROM seen"))
-        self.change("DELETE FROM seen WHERE path = ?", ((path,) for path, _, _ in before - seen))
-        self.change("INSERT INTO seen VALUES (?, ?, ?)", seen - before)
+        usable = [key for key in keys if key]
+        shared = {text: _Shared.model_validate_json(text) for text in {known[key][0] for key in usable}}
+        own = iter(_OWN_LIST.validate_json(f"[{','.join(known[key][1] for key in usable)}]"))
+        return [
+            _joined(shared[known[key][0]], next(own), known[key][2], key.hex()) if key else faults[k]
+            for k, key in enumerate(keys)
+        ]
 
 
 def mark(path: Path) -> Mark:

@@ -54,11 +54,6 @@ class Content:
         """Digest of everything that pages are made from, pictures apart."""
         return digest([_records(self.trials), self.refused, list(self.facts.values())])
 
-    @property
-    def fewest(self) -> int | None:
-        """From how many tables on several processes compute them."""
-        return 2 if len(self.trials) > FEW else None
-
     @cached_property
     def boards(self) -> list[Board]:
         """Boards in reading order."""
@@ -108,15 +103,10 @@ class Content:
             found.setdefault(trial.row, []).append(trial)
         return found
 
-    @cached_property
+    @property
     def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
         """Ranking by board and measure."""
-        asked = [(board, measure) for board in self.boards for measure in MEASURES]
-        drawn = [self._drawn(board, measure) for board, measure in asked]
-        found = workers.each(
-            lambda k: table.rank(asked[k][0], SEED, measure=asked[k][1], drawn=drawn[k]), range(len(asked)), self.fewest
-        )
-        return {(board.slug, measure): ranking for (board, measure), ranking in zip(asked, found, strict=True)}
+        return self._figures.rankings
 
     def _drawn(self, board: Board, measure: Measure) -> dict[str, Arrays]:
         rows = board.ranked_by(measure)
@@ -150,39 +140,68 @@ class Content:
         """The HTML option of every row, before and after the place of its ``selected``."""
         return {row: (f'<option value="{escape(table.slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
 
-    @cached_property
+    @property
     def pairs(self) -> dict[Measure, dict[Key, statistics.Pairs]]:
         """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
-        return self._compared[0]
+        return self._figures.pairs
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
-        return Pairings(self.columns, self.by_column, self.pairs["score"], self._compared[1])
+        return Pairings(self.columns, self.by_column, self.pairs["score"], self._figures.by_image)
 
     @cached_property
-    def _compared(self) -> tuple[dict[Measure, dict[Key, statistics.Pairs]], dict[Key, tuple[int, Floats]]]:
-        """Every pair of rows compared over seeds and over test images."""
+    def _figures(self) -> _Figures:
+        """What takes long, all of it shared out among the processors at once, the longest first."""
+        boards = [(board, measure) for board in self.boards for measure in MEASURES]
         places = [(measure, column.key) for measure in MEASURES for column in self.columns]
-        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
         images = [table.image_table(list(self.by_column[column.key].values())) for column in self.columns]
-        asked: list[tuple[str, Any]] = [*(("images", each) for each in images), *(("pairs", each) for each in samples)]
+        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
+        drawn = [self._drawn(board, measure) for board, measure in boards]
 
-        def compare(k: int) -> Arrays:
-            kind, scores = asked[k]
-            return (
-                vars(statistics.compare_all(scores)) if kind == "pairs" else {"p": statistics.signed_rank_all(scores)}
-            )
+        def rank(k: int) -> Arrays:
+            board, measure = boards[k]
+            ranking = table.rank(board, SEED, measure=measure, drawn=drawn[k])
+            return {str(name): values.to_numpy(str if name == "row" else None) for name, values in ranking.items()}
 
-        found = self.made.arrays(asked, compare, self.fewest)
+        asked: list[tuple[Any, Callable[[int], Arrays], int]] = [
+            *((["rank", measure, _of(board)], rank, k) for k, (board, measure) in enumerate(boards)),
+            *(
+                (["images", each], lambda k: {"p": statistics.signed_rank_all(images[k])}, k)
+                for k, each in enumerate(images)
+            ),
+            *(
+                (["pairs", each], lambda k: vars(statistics.compare_all(samples[k])), k)
+                for k, each in enumerate(samples)
+            ),
+        ]
+        found = self.made.arrays(
+            [of for of, *_ in asked], lambda k: asked[k][1](asked[k][2]), 2 if len(self.trials) > FEW else None
+        )
+        ranked, by_image, compared = found[: len(boards)], found[len(boards) :], found[len(boards) + len(images) :]
         pairs: dict[Measure, dict[Key, statistics.Pairs]] = {measure: {} for measure in MEASURES}
-        for (measure, key), arrays in zip(places, found[len(images) :], strict=True):
+        for (measure, key), arrays in zip(places, compared, strict=True):
             pairs[measure][key] = statistics.Pairs(**arrays)
-        by_image = {
-            column.key: (scores.shape[1], found[k]["p"])
-            for k, (column, scores) in enumerate(zip(self.columns, images, strict=True))
-        }
-        return pairs, by_image
+        return _Figures(
+            {
+                (board.slug, measure): pd.DataFrame(arrays).astype({"row": object})
+                for (board, measure), arrays in zip(boards, ranked, strict=True)
+            },
+            pairs,
+            {
+                column.key: (scores.shape[1], arrays["p"])
+                for column, scores, arrays in zip(self.columns, images, by_image, strict=False)
+            },
+        )
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """Rankings by board and measure; pairs of rows compared over seeds, and over so many test images."""
+
+    rankings: dict[tuple[str, Measure], pd.DataFrame]
+    pairs: dict[Measure, dict[Key, statistics.Pairs]]
+    by_image: dict[Key, tuple[int, Floats]]
 
 
 def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
@@ -293,6 +312,12 @@ def _parts(content: Content, pictures: dict[Key, sections.Sections], faults: lis
         _Part("about.html", [faults, list(content.refused)], about),
         _Part("assets", [], assets),
     ]
+
+
+def _of(board: Board) -> list[Any]:
+    """Return everything that a board's rankings are computed from."""
+    cells = [[row, *key, *_records(cell.trials)] for (row, key), cell in board.cells.items()]
+    return [[column.key for column in board.columns], cells]
 
 
 def _records(trials: Iterable[Trial]) -> list[str]:

@@ -579,7 +579,7 @@ def rank(
     """
     rows = board.ranked_by(measure)
     if not rows:
-        return pd.DataFrame(columns=["row", "rank"])
+        return pd.DataFrame(columns=["row", "rank"]).astype({"rank": int})
     samples = {row: board.samples(row, measure) for row in rows}
     if drawn is None:
         drawn = {row: bootstrap(row, samples[row], seed, draws) for row in rows}
