@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 EPSILON_2D = 1e-5
 """Added to intersection and union of every 2D image (protocol 5)."""
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 20
 """Pixels compared at a time: small enough for the processor's cache, whatever the size of the volume."""
 
 
@@ -99,14 +99,18 @@ def count(
     # (intersection, predicted, labelled) by class. Comparing block by block is faster than a joint histogram
     # up to about six classes, and takes any label value.
     sums = np.zeros((len(classes), 3), np.int64)
+    room = np.empty((2, min(truth.size, _BLOCK)), bool)
     for here in _blocks(truth.size):
         predicted, labelled = prediction[here], truth[here]
         if ignore is not None:
             ignored = labelled == ignore if mask is None else mask[here]
             predicted = np.where(ignored, predicted.dtype.type(0), predicted)
+        in_prediction, in_truth = room[:, : len(labelled)]
         for row, label in zip(sums, classes, strict=True):
-            in_prediction, in_truth = predicted == label, labelled == label
-            row += [np.count_nonzero(where) for where in (in_prediction & in_truth, in_prediction, in_truth)]
+            np.equal(predicted, label, out=in_prediction)
+            np.equal(labelled, label, out=in_truth)
+            row[1:] += _true(in_prediction), _true(in_truth)
+            row[0] += _true(np.logical_and(in_prediction, in_truth, out=in_truth))
     return {
         label: Counts(int(both), int(predicted - both), int(labelled - both))
         for label, (both, predicted, labelled) in zip(classes, sums, strict=True)
@@ -267,6 +271,13 @@ class ScoreHistogram:
                 return 1.0
         value = np.array(bits << cls._SHIFT, np.int32).view(np.float32)
         return float(1 - value if mirrored else value)
+
+
+def _true(values: NDArray[np.bool_]) -> int:
+    """Count what is true, by OpenCV: NumPy takes twice as long."""
+    import cv2
+
+    return cv2.countNonZero(values.view(np.uint8))
 
 
 def _blocks(size: int) -> Iterator[slice]:
