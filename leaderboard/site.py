@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,14 @@ class Content:
             found.setdefault(trial.row, []).append(trial)
         return found
 
-    @property
+    @cached_property
     def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
         """Ranking by board and measure."""
-        return self._figures.rankings
+        return {
+            (board.slug, measure): pd.DataFrame(self._figures["rank", board.slug, measure]).astype({"row": object})
+            for board in self.boards
+            for measure in MEASURES
+        }
 
     def _drawn(self, board: Board, measure: Measure) -> dict[str, Arrays]:
         rows = board.ranked_by(measure)
@@ -140,68 +144,57 @@ class Content:
         """The HTML option of every row, before and after the place of its ``selected``."""
         return {row: (f'<option value="{escape(table.slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
 
-    @property
+    @cached_property
     def pairs(self) -> dict[Measure, dict[Key, statistics.Pairs]]:
         """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
-        return self._figures.pairs
+        return {
+            measure: {
+                column.key: statistics.Pairs(**self._figures["pairs", measure, column.key]) for column in self.columns
+            }
+            for measure in MEASURES
+        }
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
-        return Pairings(self.columns, self.by_column, self.pairs["score"], self._figures.by_image)
+        by_image = {key: (scores.shape[1], self._figures["images", key]["p"]) for key, scores in self._images.items()}
+        return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
 
     @cached_property
-    def _figures(self) -> _Figures:
+    def _images(self) -> dict[Key, Floats]:
+        """Scores of the rows of a column on its test images."""
+        return {key: table.image_table(list(cells.values())) for key, cells in self.by_column.items()}
+
+    @cached_property
+    def _figures(self) -> dict[tuple[Any, ...], Arrays]:
         """What takes long, all of it shared out among the processors at once, the longest first."""
-        boards = [(board, measure) for board in self.boards for measure in MEASURES]
-        places = [(measure, column.key) for measure in MEASURES for column in self.columns]
-        images = [table.image_table(list(self.by_column[column.key].values())) for column in self.columns]
-        samples = [[cell.values(measure) for cell in self.by_column[key].values()] for measure, key in places]
-        drawn = [self._drawn(board, measure) for board, measure in boards]
-
-        def rank(k: int) -> Arrays:
-            board, measure = boards[k]
-            ranking = table.rank(board, SEED, measure=measure, drawn=drawn[k])
-            return {str(name): values.to_numpy(str if name == "row" else None) for name, values in ranking.items()}
-
-        asked: list[tuple[Any, Callable[[int], Arrays], int]] = [
-            *((["rank", measure, _of(board)], rank, k) for k, (board, measure) in enumerate(boards)),
-            *(
-                (["images", each], lambda k: {"p": statistics.signed_rank_all(images[k])}, k)
-                for k, each in enumerate(images)
-            ),
-            *(
-                (["pairs", each], lambda k: vars(statistics.compare_all(samples[k])), k)
-                for k, each in enumerate(samples)
-            ),
-        ]
-        found = self.made.arrays(
-            [of for of, *_ in asked], lambda k: asked[k][1](asked[k][2]), 2 if len(self.trials) > FEW else None
-        )
-        ranked, by_image, compared = found[: len(boards)], found[len(boards) :], found[len(boards) + len(images) :]
-        pairs: dict[Measure, dict[Key, statistics.Pairs]] = {measure: {} for measure in MEASURES}
-        for (measure, key), arrays in zip(places, compared, strict=True):
-            pairs[measure][key] = statistics.Pairs(**arrays)
-        return _Figures(
-            {
-                (board.slug, measure): pd.DataFrame(arrays).astype({"row": object})
-                for (board, measure), arrays in zip(boards, ranked, strict=True)
-            },
-            pairs,
-            {
-                column.key: (scores.shape[1], arrays["p"])
-                for column, scores, arrays in zip(self.columns, images, by_image, strict=False)
-            },
-        )
+        asked: dict[tuple[Any, ...], tuple[Any, Callable[[], Arrays]]] = {}
+        for board in self.boards:
+            for measure in MEASURES:
+                of = ["rank", measure, _of(board)]
+                asked["rank", board.slug, measure] = of, partial(_ranked, board, measure, self._drawn(board, measure))
+        for key, scores in self._images.items():
+            asked["images", key] = ["images", scores], partial(_compared_by_image, scores)
+        for measure in MEASURES:
+            for key, cells in self.by_column.items():
+                samples = [cell.values(measure) for cell in cells.values()]
+                asked["pairs", measure, key] = ["pairs", samples], partial(_compared_by_seed, samples)
+        work = list(asked.values())
+        fewest = 2 if len(self.trials) > FEW else None
+        return dict(zip(asked, self.made.arrays([of for of, _ in work], lambda k: work[k][1](), fewest), strict=True))
 
 
-@dataclass(frozen=True)
-class _Figures:
-    """Rankings by board and measure; pairs of rows compared over seeds, and over so many test images."""
+def _ranked(board: Board, measure: Measure, drawn: Mapping[str, Arrays]) -> Arrays:
+    ranking = table.rank(board, SEED, measure=measure, drawn=drawn)
+    return {str(name): values.to_numpy(str if name == "row" else None) for name, values in ranking.items()}
 
-    rankings: dict[tuple[str, Measure], pd.DataFrame]
-    pairs: dict[Measure, dict[Key, statistics.Pairs]]
-    by_image: dict[Key, tuple[int, Floats]]
+
+def _compared_by_image(scores: Floats) -> Arrays:
+    return {"p": statistics.signed_rank_all(scores)}
+
+
+def _compared_by_seed(samples: Sequence[Floats]) -> Arrays:
+    return vars(statistics.compare_all(samples))
 
 
 def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path | None = None) -> list[str]:
