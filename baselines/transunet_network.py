@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baselines.upsampling import convolve_upsampled
 from embench.errors import BadInput
+from embench.precision import in_format
 
 PATCH = 16
 """Pixels of the image along one side of a token."""
@@ -26,14 +28,15 @@ class StandardisedConv2d(nn.Conv2d):
     over their input channels *after* standardisation, which is the same sum as repeating the image to as many
     channels, without the copies.
 
-    The standardised filters, and so the maps, are in PyTorch's default memory format, whatever that of the weight:
-    group norm follows, which on a CPU takes up to ten times as long in channels last.
+    Filters and maps are in PyTorch's default memory format: group norm follows, which on a CPU takes up to ten times
+    as long in channels last.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
     standardised = False
+    default_format = True
 
     def folded(self) -> StandardisedConv2d:
         """Return a copy whose filters are standardised once for all, to predict with."""
@@ -67,7 +70,7 @@ class Dropout(nn.Dropout):
             return super().forward(x)
         drawn = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         kept = drawn.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        return x * kept * (2**16 / (2**16 - dropped))
+        return x * kept.view(torch.uint8).to(x.dtype).mul_(2**16 / (2**16 - dropped))  # bool is converted slowly
 
 
 class GroupNorm(nn.GroupNorm):
@@ -114,13 +117,6 @@ def stage(inputs: int, outputs: int, units: int, stride: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict((f"unit{n}", unit) for n, unit in enumerate((first, *rest), start=1)))
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """Maxima of 3x3 pixels, stride 2, no padding; on a CPU by way of channels last, whose kernel is vectorised."""
-    if x.device.type != "cpu":
-        return F.max_pool2d(x, 3, stride=2)
-    return F.max_pool2d(x.contiguous(memory_format=torch.channels_last), 3, stride=2).contiguous()
-
-
 class ResNetV2(nn.Module):
     """Convolutional part of the encoder: three stages, no fourth (protocol 4.2)."""
 
@@ -139,8 +135,8 @@ class ResNetV2(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Features (B, 16 width, H/16, W/16) and the skips at 1/8, 1/4 and 1/2 of the image, in this order."""
-        half = self.root(image)
-        quarter = self.body["block1"](max_pool(half))
+        half = in_format(self.root(image), torch.channels_last)  # in which a CPU has a vectorised max pool
+        quarter = self.body["block1"](F.max_pool2d(half, 3, stride=2).contiguous())
         eighth = self.body["block2"](quarter)
         # The pool has no padding, so its map is one pixel short of a quarter of the image (55 at 224).
         padded_quarter = F.pad(quarter, (0, 1, 0, 1))
@@ -189,12 +185,12 @@ class Embeddings(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, tokens, size) tensors: fused on CUDA, two products elsewhere.
+    """Scaled dot-product attention of (B, heads, tokens, size) tensors: fused on CUDA and in fp32.
 
-    On a CPU the two products are the faster form for small crops (36 tokens, 96 pixels) and the slower one from a
-    few hundred tokens on; either way attention is a few hundredths of a training step.
+    On a CPU the fused form is the faster one in fp32 (the same for crops of 96 pixels, 36 tokens), and takes three
+    times as long in bf16.
     """
-    if query.is_cuda:
+    if query.is_cuda or query.dtype == torch.float32:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1)
     return F.dropout(weights, dropout) @ value
@@ -213,10 +209,11 @@ class Attention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = (
-            project(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )
+        projections = (self.query, self.key, self.value)
+        weight = torch.cat([each.weight for each in projections])
+        bias = torch.cat([each.bias for each in projections])
+        projected = F.linear(tokens, weight, bias).unflatten(-1, (3, self.heads, -1))
+        query, key, value = projected.permute(2, 0, 3, 1, 4)
         mixed = attend(query, key, value, self.dropout.p if self.training else 0.0)
         return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
 
@@ -297,13 +294,9 @@ class DecoderBlock(nn.Module):
         self.conv2 = conv_norm_relu(outputs, outputs)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-        if skip is not None:
-            # Of maps in two memory formats the joined one has the default, which the convolution would change back.
-            if x.is_contiguous(memory_format=torch.channels_last):
-                skip = skip.contiguous(memory_format=torch.channels_last)
-            x = torch.cat((x, skip), dim=1)
-        return self.conv2(self.conv1(x))
+        rows, columns = (2 * side for side in x.shape[2:])
+        x = convolve_upsampled(self.conv1, x, skip, (rows, columns), mode="bilinear", align_corners=True)
+        return self.conv2(x)
 
 
 class Decoder(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embench.errors import BadInput
 from embench.model import TorchModel
@@ -26,18 +26,17 @@ def unet(outputs: int, scale: Scale) -> nn.Module:
 
     At scale ``tiny`` the encoder has one bottleneck per stage and an eighth of the channels.
     """
-    import segmentation_models_pytorch as smp
+    from baselines.unet_network import UNet
 
-    settings: dict[str, Any] = {"encoder_weights": None, "in_channels": 1, "classes": outputs}
     if scale == "full":
-        return smp.Unet("resnet50", **settings)
-    return smp.Unet(
+        return UNet("resnet50", outputs)
+    return UNet(
         "tu-resnet50",
+        outputs,
         decoder_channels=(32, 16, 16, 8, 8),
         layers=(1, 1, 1, 1),
         channels=(8, 16, 32, 64),
         stem_width=8,
-        **settings,
     )
 
 

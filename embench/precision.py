@@ -60,8 +60,41 @@ def _is_overrun(module: nn.Module) -> bool:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to ``device`` in the memory format in which it is trained there."""
-    return network.to(device).to(memory_format=training_format(network, device))
+    """Move a network to ``device`` in the memory format in which it is trained there.
+
+    Modules that say so with a true attribute ``default_format`` stay in PyTorch's default one.
+    """
+    network = network.to(device).to(memory_format=training_format(network, device))
+    for module in network.modules():
+        if getattr(module, "default_format", False):
+            module.to(memory_format=torch.contiguous_format)
+    return network
+
+
+def format_of(x: Tensor) -> torch.memory_format:
+    """Return the memory format of maps (B, C, Y, X)."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Return maps (B, C, Y, X) in a memory format; their gradient comes back in the format that they came in.
+
+    After the library's own conversion it comes back as it is, and to add it to another part of the gradient in another
+    format takes several times as long as to convert it.
+    """
+    return _InFormat.apply(x, memory_format)
+
+
+class _InFormat(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
+        ctx.format = format_of(x)
+        return x.contiguous(memory_format=memory_format)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.contiguous(memory_format=ctx.format), None
 
 
 def deployed(network: nn.Module) -> nn.Module:

@@ -329,7 +329,7 @@ def lines(source: Any, network: nn.Module | None = None) -> list[str]:
             lambda: TransUNet(1),
             "fine-tuned TransUNet, hidden size 192, classes 7; the network has 1",
         ),
-        ("transunet_h192_c1", lambda: unet(1, "full"), "goes into a TransUNet, not into a Unet"),
+        ("transunet_h192_c1", lambda: unet(1, "full"), "goes into a TransUNet, not into a UNet"),
     ],
 )
 def test_another_size_class_count_or_network_is_said_in_one_line(

@@ -316,7 +316,7 @@ def test_group_norms_get_maps_in_the_default_format_and_the_decoder_in_channels_
     for name, module in network.named_modules():
         if isinstance(module, nn.GroupNorm):
             module.register_forward_pre_hook(see("default", torch.contiguous_format))
-        elif isinstance(module, nn.Conv2d) and name.startswith("decoder.blocks"):
+        elif isinstance(module, nn.ReLU) and name.startswith("decoder.blocks"):
             module.register_forward_pre_hook(see("last", torch.channels_last))
     network(noise(2, 1, 64, 96))
     assert seen == {"default": 13, "last": 8}
