@@ -221,6 +221,7 @@ def _measure(part: tuple[str, Task, Recipe], *, data: Path, device: str, threads
     import torch
 
     from embench.determinism import deterministic
+    from embench.heap import freed_memory_kept
     from embench.precision import place
     from embench.sections import TrainingSections
     from embench.training import Training
@@ -231,7 +232,7 @@ def _measure(part: tuple[str, Task, Recipe], *, data: Path, device: str, threads
     where = torch.device(device)
     adapter = find_model(spec)
     assert isinstance(adapter, TorchModel)
-    with deterministic(where, False), _sample(task, data) as sample:
+    with deterministic(where, False), freed_memory_kept(where), _sample(task, data) as sample:
         started = time.perf_counter()
         torch.manual_seed(0)
         network = place(_as_trained(adapter, task, recipe), where)

@@ -304,7 +304,8 @@ def _sum_of_windows(
     import torch
 
     windows = [strip_BCYX[..., x : x + way.window] for x in columns]
-    batches = (torch.cat(windows[first : first + way.batch]) for first in range(0, len(windows), way.batch))
+    # as many as the recipe allows, but none much smaller than the others: a batch costs something besides its windows
+    batches = torch.cat(windows).tensor_split(-(-len(windows) // way.batch))
     logits_BCYX = torch.cat([_logits(network, batch) for batch in batches])
     total = logits_BCYX.new_zeros(logits_BCYX.shape[1] + 1, *strip_BCYX.shape[2:])
     for x, logits_CYX in zip(columns, logits_BCYX, strict=True):

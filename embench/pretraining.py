@@ -30,6 +30,7 @@ from embench import claim, determinism, interrupt, provenance
 from embench.batched import Batched
 from embench.errors import BadInput, Diverged, Interrupted, TryAgain, is_out_of_memory
 from embench.files import check_writable, remove, replacing, write_atomic
+from embench.heap import freed_memory_kept
 from embench.model import TorchModel
 from embench.precision import Precision, autocast, place
 from embench.registry import find_model, find_pretraining
@@ -605,7 +606,7 @@ class _Stopwatch:
 
 @contextlib.contextmanager
 def _torch(threads: int, device: torch.device) -> Iterator[None]:
-    """Use ``threads`` and, on a GPU, the kernels found fastest; leave torch's settings and generators as they were.
+    """Use ``threads``, on a GPU the kernels found fastest, on a CPU freed memory; leave all settings as they were.
 
     Arithmetic is torch's own default otherwise, as in the published program: with ``fp32``, convolutions on a GPU may
     be in TF32, matrix products are not.
@@ -614,7 +615,7 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark = True  # all batches are of one size
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), freed_memory_kept(device):
             yield
     except Exception as error:
         if told := _death_of_a_worker(error):

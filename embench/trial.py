@@ -20,6 +20,7 @@ from embench import claim, interrupt, leakage, provenance, results, scoring
 from embench.determinism import deterministic
 from embench.errors import BadInput, Diverged, is_out_of_memory
 from embench.files import check_writable, remove
+from embench.heap import freed_memory_kept
 from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section
 from embench.metrics import Counts, ScoreHistogram, count
 from embench.model import SegmentationModel, TorchModel
@@ -81,7 +82,8 @@ def _run(spec: TrialSpec, report: Report, stop: interrupt.Interrupt) -> None:
     check_writable(spec.path.parent)
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
-    with deterministic(device, spec.deterministic), Prepared(prepared_path(spec.task, spec.data)) as prepared:
+    data = Prepared(prepared_path(spec.task, spec.data))
+    with deterministic(device, spec.deterministic), freed_memory_kept(device), data as prepared:
         if prepared.hash != spec.key.fingerprint.data_hash:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
