@@ -55,6 +55,7 @@ def section(side: int) -> Callable[[], Any]:
 
     from baselines.transunet import size
     from baselines.transunet_network import TransUNet
+    from embench.heap import freed_memory_kept
     from embench.inference import predict_section
     from embench.precision import deployed
     from embench.recipe import SlidingWindow
@@ -62,9 +63,15 @@ def section(side: int) -> Callable[[], Any]:
     torch.set_num_threads(1)
     network = deployed(TransUNet(1, **size("tiny")))
     image = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
-    return lambda: predict_section(
-        network, image, inference=SlidingWindow(224), norms=(0.5, 0.1), device="cpu", volume=False
-    )
+    device = torch.device("cpu")
+
+    def predicted() -> Any:
+        with freed_memory_kept(device):
+            return predict_section(
+                network, image, inference=SlidingWindow(224), norms=(0.5, 0.1), device=device, volume=False
+            )
+
+    return predicted
 
 
 def volume(depth: int) -> Callable[[], Any]:
@@ -86,10 +93,9 @@ def results(models: int) -> Callable[[], Any]:
     """Prepare a leaderboard of so many models x 10 tasks x 6 seeds, built whole."""
     folder = Path(tempfile.mkdtemp(prefix="embench-growth-"))
     atexit.register(shutil.rmtree, folder)
-    make = [sys.executable, str(Path(__file__).with_name("leaderboard.py")), "make", str(folder)]
+    make = [sys.executable, str(Path(__file__).with_name("board.py")), "make", str(folder)]
     subprocess.run([*make, "--models", str(models)], check=True, stdout=subprocess.DEVNULL)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one process, whose time and memory are what is measured
-    sys.path.remove(str(Path(__file__).parent))  # its leaderboard.py has the name of the package
     from leaderboard.cli import build
 
     return lambda: build([folder / "results"], folder / "site", folder / "data")

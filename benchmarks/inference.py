@@ -7,20 +7,23 @@
 The reference is MONAI's `sliding_window_inference` on the plain network (plain_transunet.py) in fp32, four windows at a
 time. Ours is `embench.inference.predict_section` on what `embench.precision.deployed` makes of the network, in fp32
 and, where the processor has the instructions, in bf16. Both have the same weights, trained here for some iterations so
-that scores are near neither one half nor chance. What is compared is the labels: the fraction of pixels that differ.
+that scores are near neither one half nor chance; each has a process of its own, since a trial has its process keep
+freed memory. What is compared is the labels: the fraction of pixels that differ.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from alternating import alternate
+from alternating import alternate_apart
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from plain_transunet import VisionTransformer
@@ -28,6 +31,7 @@ from torch import nn
 
 from baselines.transunet_network import TransUNet
 from embench.augment import TrainingAugmentation
+from embench.heap import freed_memory_kept
 from embench.inference import labels_2d, predict_section
 from embench.losses import segmentation_loss
 from embench.precision import Precision, autocast, deployed, has_bf16, place
@@ -64,10 +68,21 @@ def trained(image: Image, mask: Image, norms: tuple[float, float], iterations: i
     return network
 
 
-def published(network: nn.Module, image: Image, norms: tuple[float, float]) -> Callable[[], NDArray[np.float32]]:
-    """Return the call of MONAI on the plain network."""
-    plain = VisionTransformer(1).eval()
-    plain.load_state_dict(network.state_dict())
+Parameters = dict[str, NDArray[np.float32]]
+Predict = Callable[[], NDArray[np.float32]]
+
+
+def loaded(make: Callable[[], nn.Module], parameters: Parameters) -> nn.Module:
+    """Return a network with the trained parameters."""
+    network = make()
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in parameters.items()})
+    return network
+
+
+@contextmanager
+def published(parameters: Parameters, image: Image, norms: tuple[float, float]) -> Iterator[Predict]:
+    """Prepare the call of MONAI on the plain network, in a process as Python starts it."""
+    plain = loaded(lambda: VisionTransformer(1), parameters).eval()
 
     def predict() -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -75,20 +90,20 @@ def published(network: nn.Module, image: Image, norms: tuple[float, float]) -> C
             logits = sliding_window_inference(grey, (224, 224), 4, plain, overlap=0.5, mode="constant")
             return logits.sigmoid()[0].numpy()
 
-    return predict
+    yield predict
 
 
-def ours(
-    network: nn.Module, image: Image, norms: tuple[float, float], precision: Precision
-) -> Callable[[], NDArray[np.float32]]:
-    """Return what a trial does with a section; the network is folded once, before."""
-    fixed = deployed(network)
+@contextmanager
+def ours(parameters: Parameters, image: Image, norms: tuple[float, float], precision: Precision) -> Iterator[Predict]:
+    """Prepare what a trial does with a section, in a process as a trial has it; the network is folded once, before."""
+    fixed = deployed(place(loaded(lambda: TransUNet(1), parameters), CPU))
 
     def predict() -> NDArray[np.float32]:
         with autocast(precision, CPU):
             return predict_section(fixed, image, inference=RETINA.inference, norms=norms, device=CPU, volume=False)
 
-    return predict
+    with freed_memory_kept(CPU):
+        yield predict
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -117,15 +132,16 @@ def main(arguments: list[str] | None = None) -> None:
     if not has_bf16(CPU):
         print("no bf16 instructions here, so bf16 is not measured; with --precision bf16 it is, emulated", flush=True)
     network = trained(image[: len(image) // 2], mask[: len(image) // 2], norms, options.iterations)
-    reference = published(network, image, norms)
-    expected = labels_2d(reference())
+    given = {name: values.numpy() for name, values in network.state_dict().items()}, image, norms
+    with published(*given) as predict:
+        expected = labels_2d(predict())
     overlap = (expected & mask).sum() / (expected | mask).sum()
     print(f"{image.shape[0]}x{image.shape[1]}, {options.iterations} iterations: IoU {overlap:.3f}", flush=True)
+    clock = time.process_time if options.processor_time else time.perf_counter
     for precision in options.precision:
-        predict = ours(network, image, norms, precision)
-        changed = (labels_2d(predict()) != expected).mean()
-        clock = time.process_time if options.processor_time else time.perf_counter
-        found = alternate(reference, predict, options.pairs, clock)
+        with ours(*given, precision) as predict:
+            changed = (labels_2d(predict()) != expected).mean()
+        found = alternate_apart(partial(published, *given), partial(ours, *given, precision), options.pairs, clock)
         print(found.line(f"inference, {precision}", f"changed pixels {changed:.4%}", GOALS[precision]), flush=True)
 
 

@@ -7,8 +7,9 @@
 The reference is the published network in plain form (plain_transunet.py, or segmentation_models_pytorch's own), fp32,
 eager, in PyTorch's default memory format, with the recipe's optimiser as the library gives it. Ours is the step of
 `embench.training`, in fp32 and, where the processor has the instructions, in bf16. Both start from the same parameters
-and get the same batches. First the outputs are compared, in evaluation mode and, with dropout off, in training mode;
-errors are fractions of the greatest output.
+and get the same batches; each has a process of its own, since a trial has its process keep freed memory. First the
+outputs are compared, in evaluation mode and, with dropout off, in training mode; errors are fractions of the greatest
+output.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import segmentation_models_pytorch as smp
 import torch
-from alternating import alternate
+from alternating import alternate_apart
 from plain_transunet import VisionTransformer
 from torch import Tensor, nn
 
 from baselines.transunet_network import TransUNet
 from baselines.unet_resnet50 import unet
 from embench import provenance
+from embench.heap import freed_memory_kept
 from embench.losses import segmentation_loss
 from embench.precision import Precision, autocast, has_bf16, place
 from embench.recipe import RETINA, UNET, Recipe
@@ -113,24 +117,39 @@ def agreement(reference: nn.Module, ours: nn.Module, precision: Precision, image
     return "mean error of outputs: " + ", ".join(told)
 
 
+def started(make: Callable[[], nn.Module], name: str) -> nn.Module:
+    """Return a network with the parameters that both start from."""
+    torch.manual_seed(0)
+    state = CASES[name][2]().state_dict()
+    network = make()
+    network.load_state_dict(state)
+    return network
+
+
+@contextmanager
+def plain(name: str, size: int, crop: int) -> Iterator[Callable[[], float]]:
+    """Prepare the published step, in a process as Python starts it."""
+    recipe, make, *_ = CASES[name]
+    yield plain_step(started(make, name), recipe, *batch(size, crop))
+
+
+@contextmanager
+def ours(name: str, size: int, crop: int, precision: Precision) -> Iterator[Callable[[], float]]:
+    """Prepare our step, in a process as a trial has it."""
+    recipe, _, make, _ = CASES[name]
+    with freed_memory_kept(CPU):
+        yield our_step(place(started(make, name), CPU), recipe, precision, *batch(size, crop))
+
+
 def measure(name: str, size: int, options: argparse.Namespace) -> Iterator[str]:
     """Yield lines on one network at one batch size."""
-    recipe, make_plain, make_ours, _ = CASES[name]
-    images, labels = batch(size, options.crop)
-    torch.manual_seed(0)
-    start = make_ours().state_dict()
-
-    def started(make: Callable[[], nn.Module]) -> nn.Module:
-        network = make()
-        network.load_state_dict(start)
-        return network
-
+    _, make_plain, make_ours, _ = CASES[name]
+    images, _ = batch(size, options.crop)
     for precision in options.precision:
-        reference, network = started(make_plain), place(started(make_ours), CPU)
-        agreed = agreement(reference, network, precision, images)
-        found = alternate(
-            plain_step(reference, recipe, images, labels),
-            our_step(network, recipe, precision, images, labels),
+        agreed = agreement(started(make_plain, name), place(started(make_ours, name), CPU), precision, images)
+        found = alternate_apart(
+            partial(plain, name, size, options.crop),
+            partial(ours, name, size, options.crop, precision),
             options.pairs,
             time.process_time if options.processor_time else time.perf_counter,
         )
