@@ -38,7 +38,7 @@ from embench.starts import check_wanted, find_start, start_command, start_path
 from embench.store import Prepared
 from embench.streams import entropy
 from embench.task import Scale
-from embench.training import load_state, normalised, polynomial, save_state
+from embench.training import load_state, normalised, polynomial, resume_optimiser, save_state
 from embench.unlabelled import Tiles, open_unlabelled
 from embench.weights import PretrainingCard, Weights, load_weights, save_weights, weights_path
 
@@ -404,7 +404,7 @@ class _State:
         if changed := _differences(json.loads(state["facts"]), facts):
             raise BadInput(f"{path}: unfinished run with {changed}; choose another --out, or add --force to start anew")
         self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        resume_optimiser(self.optimiser, state["optimiser"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.done = _Done(**state["done"])

@@ -103,7 +103,7 @@ class Training:
     def resume(self, state: dict[str, Any]) -> None:
         """Continue from a :meth:`state`."""
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        resume_optimiser(self.optimiser, state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.iteration = state["iteration"]
         self.curve = [tuple(point) for point in state["curve"]]
@@ -128,6 +128,19 @@ def optimiser(
     if recipe.schedule == "onecycle":
         return made, torch.optim.lr_scheduler.OneCycleLR(made, recipe.learning_rate, total_steps=iterations)
     return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: polynomial(step, iterations))
+
+
+def resume_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, its tensors in the memory format of their parameters.
+
+    A state may come from another processor, on which the network is trained in another format. torch (2.14) keeps the
+    format of what it loads, and a fused step then takes every number for another one, without a word.
+    """
+    optimiser.load_state_dict(state)
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def polynomial(step: int, steps: int, power: float = 0.9) -> float:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from embench.errors import BadInput, Diverged
 from embench.losses import segmentation_loss
-from embench.recipe import RECIPES, RETINA, UNET, find_recipe
-from embench.training import load_state, optimiser, polynomial, save_state
+from embench.recipe import RECIPES, RETINA, UNET, Recipe, find_recipe
+from embench.training import load_state, optimiser, polynomial, resume_optimiser, save_state
 
 SCHEDULES = json.loads((Path(__file__).parent / "data/golden/schedules.json").read_text())
 
@@ -41,6 +41,39 @@ def test_polynomial_uses_the_full_rate_in_the_first_two_steps() -> None:
     rates, _ = rates_used("retina")
     np.testing.assert_allclose(rates, SCHEDULES["poly_power0.9_total100_base0.003"], rtol=1e-12)
     assert polynomial(0, 100) == polynomial(1, 100) == 1
+
+
+@pytest.mark.parametrize("recipe", [RETINA, UNET], ids=lambda recipe: recipe.optimiser)
+@pytest.mark.parametrize("back", [False, True])
+def test_a_state_goes_on_with_the_same_numbers_in_another_memory_format(
+    recipe: Recipe, back: bool, tmp_path: Path
+) -> None:
+    before, after = (torch.channels_last, torch.contiguous_format)[:: -1 if back else 1]
+    gradients = torch.randn(3, 8, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def steps(conv: nn.Conv2d, stepper: torch.optim.Optimizer, some: Tensor) -> None:
+        for gradient in some:
+            conv.weight.grad = torch.empty_like(conv.weight).copy_(gradient)
+            stepper.step()
+
+    def made(memory_format: torch.memory_format) -> tuple[nn.Conv2d, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(16, 8, 3, bias=False).to(memory_format=memory_format)  # type: ignore[call-overload]
+        return conv, optimiser(recipe, conv.parameters(), 10)[0]
+
+    whole = made(before)
+    steps(*whole, gradients)
+    first = made(before)
+    steps(*first, gradients[:2])
+    save_state({"network": first[0].state_dict(), "optimiser": first[1].state_dict()}, tmp_path / "state")
+    state = load_state(tmp_path / "state")
+    assert state is not None
+    second = made(after)
+    second[0].load_state_dict(state["network"])
+    resume_optimiser(second[1], state["optimiser"])
+    steps(*second, gradients[2:])
+    assert second[0].weight.is_contiguous(memory_format=after)
+    torch.testing.assert_close(second[0].weight, whole[0].weight)
 
 
 def test_recipes_hold_the_published_figures() -> None:
