@@ -27,25 +27,20 @@ def freed():
 
 freed()  # what torch starts with
 told = {"outside": freed()}
+before = resident()
 with freed_memory_kept(torch.device("cpu")):
     told["inside"] = freed()
-    told["eight times more"] = sum(freed() for _ in range(8))
-    kept = resident()
-told["given back"] = kept - resident()
-told["after"] = freed()
+told["after"] = resident() - before
 print(json.dumps(told))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap is set")
-def test_freed_memory_stays_in_the_block_is_used_again_and_is_given_back_after_it() -> None:
+def test_freed_memory_stays_in_the_block_and_is_given_back_after_it() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True)
     told = json.loads(done.stdout)
-    assert told["inside"] == pytest.approx(256, abs=16)
     assert told["outside"] == pytest.approx(0, abs=16)
-    # an aligned block may need a few bytes more than the same one left: once
-    assert told["eight times more"] < 256 + 16
-    assert told["given back"] == pytest.approx(told["inside"] + told["eight times more"], abs=16)
+    assert told["inside"] == pytest.approx(256, abs=16)
     assert told["after"] == pytest.approx(0, abs=16)
 
 
