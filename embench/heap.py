@@ -17,8 +17,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     """Let the process keep in the block what it frees, where the device is the processor and the C library glibc.
 
     Every training step allocates the same maps. glibc gives those of more than 32 MiB back to the system, which has to
-    clear their pages before the next step has them: that takes 5 to 10 % of a step. After the block the heap is given
-    back, and goes on as glibc's does once large blocks have been freed.
+    clear their pages before the next step has them: some hundredths of a step. After the block the heap is given back,
+    and goes on as glibc's does once large blocks have been freed.
     """
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         yield
