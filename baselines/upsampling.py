@@ -61,6 +61,7 @@ def _filtered_first(
     conv: nn.Conv2d, x: Tensor, skip: Tensor | None, size: tuple[int, int], interpolation: dict[str, Any]
 ) -> Tensor:
     batch, channels, rows, columns = x.shape
+    # the gradients of the two parts come in two formats; as a whole they go on in that of the filters
     weight = in_format(conv.weight, format_of(conv.weight))
     of_x, of_skip = weight.split((channels, conv.in_channels - channels), dim=1)
     of_rows, of_columns = (

@@ -8,7 +8,6 @@ from typing import Any
 import golden
 import pytest
 import torch
-from torch import nn
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -37,15 +36,11 @@ def test_both_steps_of_the_benchmark_take_the_same_way(monkeypatch: pytest.Monke
 
     recipe, make_plain, make_ours, _ = training_step.CASES["unet"]
     images, labels = training_step.batch(2, 64)
-    torch.manual_seed(0)
-    start = make_ours().state_dict()
     losses = []
     for make, step_of in (
         (make_plain, lambda network: training_step.plain_step(network, recipe, images, labels)),
         (make_ours, lambda network: training_step.our_step(network, recipe, "fp32", images, labels)),
     ):
-        network: nn.Module = make()
-        network.load_state_dict(start)
-        step = step_of(network.train())
+        step = step_of(training_step.started(make, "unet").train())
         losses.append([step() for _ in range(2)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
