@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embench.errors import BadInput
+from embench.core.errors import BadInput
 
 
 def inspect(file: Path) -> None:
     """Print what a checkpoint is."""
-    from baselines import weights
-    from embench.weights import load_weights
+    from baselines import published_weights
+    from embench.models.checkpoints import load_weights
 
     if file.suffix == ".safetensors":
         ours = load_weights(file)
@@ -18,7 +18,7 @@ def inspect(file: Path) -> None:
         for key, value in ours.card.model_dump(mode="json", exclude={"loss_curve"}).items():
             print(f"{key}: {value}")
         return
-    found = weights.inspect(file)
+    found = published_weights.inspect(file)
     numbers = sum(tensor.numel() for tensor in found.tensors.values())
     print(f"{file}: {found.description}, {len(found.tensors)} tensors, {numbers:,} numbers\nsha256: {found.sha256}")
     print(f"norms: {'{} {}'.format(*found.norms) if found.norms else 'not in the file'}")
@@ -32,21 +32,21 @@ def import_(
     file: Path, data_name: str | None, out: Path | None, norms: str | None, data: Path | None, force: bool
 ) -> None:
     """Write a published checkpoint as one of ours and print where it is."""
-    from baselines import weights
+    from baselines import published_weights
 
     try:
         pair = None if norms is None else tuple(float(part) for part in norms.split(","))
     except ValueError:
         raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
-    made = weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
+    made = published_weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
     print(f"checkpoint: {made}    next: embench run --weights {made} --model ...")
 
 
 def fetch(name: str, data: Path | None) -> None:
     """Download a published checkpoint and print where it is."""
-    from baselines import weights
+    from baselines import published_weights
 
-    found = weights.fetch_published(name, data)
+    found = published_weights.fetch_published(name, data)
     state = "fetched" if found.fresh else "already here"
     print(f"{found.path}: {state}, sha256 {found.sha256} ({'verified' if found.verified else 'unverified'})")
     print(f"next: embench weights import {found.path} --data NAME")

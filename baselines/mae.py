@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from baselines.transunet import TransUNetModel
 from baselines.transunet_network import PATCH, Encoder
 from baselines.views import OneView
-from embench.batched import Batched
-from embench.pretraining import Augment, Pretraining, Settings
-from embench.task import Scale
-from embench.training import warm_cosine
+from embench.data.task import Scale
+from embench.pretraining.method import Augment, Pretraining, Settings
+from embench.training.augment_batch import Batched
+from embench.training.optim import warm_cosine
 
 MASKED = 0.75
 """Fraction of the patches that the encoder does not see."""

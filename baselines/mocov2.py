@@ -11,8 +11,8 @@ from torch import Tensor, distributed, nn
 
 from baselines.unet_resnet50 import UNetResNet50
 from baselines.views import TwoViews
-from embench.batched import Batched
-from embench.pretraining import Augment, Pretraining, Settings
+from embench.pretraining.method import Augment, Pretraining, Settings
+from embench.training.augment_batch import Batched
 
 QUEUE = {"full": 65536, "tiny": 1024}
 MOMENTUM = 0.999

@@ -11,9 +11,9 @@ from torch import Tensor, distributed, nn
 
 from baselines.transunet import TransUNetModel
 from baselines.views import TwoViews
-from embench.batched import Batched
-from embench.pretraining import Augment, Pretraining, Settings
-from embench.training import warm_cosine
+from embench.pretraining.method import Augment, Pretraining, Settings
+from embench.training.augment_batch import Batched
+from embench.training.optim import warm_cosine
 
 TEMPERATURE = 0.1
 DIMENSIONS = 128

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from embench.model import TorchModel
-from embench.task import Scale
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from embench.weights import Weights
+    from embench.models.checkpoints import Weights
+
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from embench.core.errors import BadInput
 
 CITATION = """@article{chen2021transunet,
   title = {TransUNet: Transformers make strong encoders for medical image segmentation},
@@ -60,7 +67,6 @@ class TransUNetModel(TorchModel):
         return ReconstructionTransUNet(**size(scale, self.hidden))
 
     def start(self, network: nn.Module, weights: Weights) -> None:
-        from baselines.weights import check_size
 
         check_size(weights.path, weights.tensors, network)
         super().start(network, weights)
@@ -113,3 +119,28 @@ class TransUNetMAE(TransUNetModel):
     title = "TransUNet (masked autoencoder of the transformer part)"
     pretraining = "mae"
     transferred = ("transformer.encoder.",)
+
+
+_FINAL_NORM = "transformer.encoder.encoder_norm.weight"
+
+
+# Fitting into a network
+
+
+def hidden_size(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the width of the tokens of a TransUNet's state dict; ``None`` when it has no transformer."""
+    norm = tensors.get(_FINAL_NORM)
+    return None if norm is None else norm.numel()
+
+
+def check_size(where: object, tensors: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Refuse, in one line, TransUNet weights whose hidden size is not the network's (protocol 7.2).
+
+    Raises
+    ------
+    BadInput
+        Naming both sizes.
+    """
+    given, own = hidden_size(tensors), hidden_size(network.state_dict())
+    if given and own and given != own:
+        raise BadInput(f"{where}: hidden size {given}, but the network's is {own}; use weights and network of one size")

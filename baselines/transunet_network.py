@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.upsampling import convolve_upsampled
-from embench.errors import BadInput
-from embench.precision import in_format
+from embench.core.errors import BadInput
+from embench.training.precision import in_format
 
 PATCH = 16
 """Pixels of the image along one side of a token."""

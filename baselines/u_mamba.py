@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embench.model import TorchModel
-from embench.task import Scale
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from embench.errors import BadInput
-from embench.model import TorchModel
-from embench.task import Scale
+from embench.core.errors import BadInput
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from embench.weights import Weights
+    from embench.models.checkpoints import Weights
 
 _CITATION = """@article{conrad2021cem500k,
   title = {CEM500K, a large-scale heterogeneous unlabeled cellular electron microscopy image dataset for deep learning},

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embench.precision import format_of, in_format
+from embench.training.precision import format_of, in_format
 
 _FEWEST_CHANNELS = 64
 """Of a map whose products are worth interpolating: with 32 that costs more than the filters save."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embench import augment
-from embench.augment import Augmentation
-from embench.batched import Batched, Blur, Chain, Geometry, Jitter, Noise, edge_of, kernel_of_sigma
+from embench.training import augment
+from embench.training.augment import Augmentation
+from embench.training.augment_batch import Batched, Blur, Chain, Geometry, Jitter, Noise, edge_of, kernel_of_sigma
 
 if TYPE_CHECKING:
     from torch import Tensor

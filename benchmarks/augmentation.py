@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from alternating import alternate
 
-from embench.augment import KERNELS, VARIANCE, TrainingAugmentation
+from embench.training.augment import KERNELS, VARIANCE, TrainingAugmentation
 
 CROP, IMAGES = 224, 64
 SIDES = (256, 512, 1250)

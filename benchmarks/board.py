@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from embench.recipe import find_recipe
-from embench.results import ModelCard, SnapshotScore, TrialResult, load, save
-from embench.task import Task
-from embench.tasks import find_task
-from leaderboard import simulated
+from embench.data.catalog import find_task
+from embench.data.task import Task
+from embench.scoring.results import load, save
+from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
+from embench.training.recipe import find_recipe
+from leaderboard.calibration import simulate
 
 IMAGES = {
     "cremi": 1,
@@ -61,7 +62,7 @@ def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
         weights_hash=hashlib.sha256(name.encode()).hexdigest() if k % 4 else None,
         licence="MIT",
     )
-    return simulated.result(
+    return simulate.result(
         name,
         task,
         seed,
@@ -84,7 +85,7 @@ def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
 
 def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.Generator) -> SnapshotScore:
     levels = (quality + 0.05 * generator.standard_normal((IMAGES[task.name], len(task.classes)))).clip(0, 1)
-    return simulated.snapshot(task, iteration, {label: levels[:, label] for label in task.scoring.classes})
+    return simulate.snapshot(task, iteration, {label: levels[:, label] for label in task.scoring.classes})
 
 
 def make(folder: Path, models: int, seeds: int) -> None:

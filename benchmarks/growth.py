@@ -55,10 +55,10 @@ def section(side: int) -> Callable[[], Any]:
 
     from baselines.transunet import size
     from baselines.transunet_network import TransUNet
-    from embench.heap import freed_memory_kept
-    from embench.inference import predict_section
-    from embench.precision import deployed
-    from embench.recipe import SlidingWindow
+    from embench.core.runtime import freed_memory_kept
+    from embench.training.inference import predict_section
+    from embench.training.precision import deployed
+    from embench.training.recipe import SlidingWindow
 
     torch.set_num_threads(1)
     network = deployed(TransUNet(1, **size("tiny")))
@@ -76,8 +76,8 @@ def section(side: int) -> Callable[[], Any]:
 
 def volume(depth: int) -> Callable[[], Any]:
     """Prepare sum over three axes and 3D IoU of the predictions of a volume 512 x 512 across: its grey values."""
-    from embench.inference import predict_volume
-    from embench.metrics import count
+    from embench.scoring.counts import count
+    from embench.training.inference import predict_volume
 
     grey = np.random.default_rng(0).integers(0, 256, (depth, 512, 512), dtype=np.uint8)
     truth = (grey > 100).view(np.uint8)

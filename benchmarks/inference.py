@@ -5,10 +5,10 @@
     OMP_NUM_THREADS=1 python benchmarks/inference.py --processor-time     # on a machine that does other things too
 
 The reference is MONAI's `sliding_window_inference` on the plain network (plain_transunet.py) in fp32, four windows at a
-time. Ours is `embench.inference.predict_section` on what `embench.precision.deployed` makes of the network, in fp32
-and, where the processor has the instructions, in bf16. Both have the same weights, trained here for some iterations so
-that scores are near neither one half nor chance; each has a process of its own, since a trial has its process keep
-freed memory. What is compared is the labels: the fraction of pixels that differ.
+time. Ours is `embench.training.inference.predict_section` on what `embench.training.precision.deployed` makes of the
+network, in fp32 and, where the processor has the instructions, in bf16. Both have the same weights, trained here for
+some iterations so that scores are near neither one half nor chance; each has a process of its own, since a trial has
+its process keep freed memory. What is compared is the labels: the fraction of pixels that differ.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from plain_transunet import VisionTransformer
 from torch import nn
 
 from baselines.transunet_network import TransUNet
-from embench.augment import TrainingAugmentation
-from embench.heap import freed_memory_kept
-from embench.inference import labels_2d, predict_section
-from embench.losses import segmentation_loss
-from embench.precision import Precision, autocast, deployed, has_bf16, place
-from embench.recipe import RETINA
-from embench.training import normalised
+from embench.core.runtime import freed_memory_kept
+from embench.training.augment import TrainingAugmentation
+from embench.training.inference import labels_2d, predict_section
+from embench.training.losses import segmentation_loss
+from embench.training.precision import Precision, autocast, deployed, has_bf16, place
+from embench.training.recipe import RETINA
+from embench.training.trainer import normalised
 
 CPU = torch.device("cpu")
 GOALS = {"fp32": 1.4, "bf16": 2.4}

@@ -19,7 +19,7 @@ import numpy as np
 from alternating import alternate
 from numpy.typing import NDArray
 
-from embench.metrics import Counts, matched_counts
+from embench.scoring.counts import Counts, matched_counts
 
 GOALS = {(2048, 260): 25.0, (4096, 1000): 100.0}
 """Side of the image and number of labelled objects, and how many times faster it should be."""

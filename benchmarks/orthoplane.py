@@ -21,8 +21,8 @@ import numpy as np
 from alternating import alternate
 from numpy.typing import NDArray
 
-from embench.inference import PlaneSum
-from embench.metrics import count
+from embench.scoring.counts import count
+from embench.training.inference import PlaneSum
 
 SHAPE = (165, 1024, 768)
 AXES = (0, 1, 2)

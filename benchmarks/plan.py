@@ -18,9 +18,9 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from embench import forecast, trial
-from embench.experiment import Request, choices, trials
-from embench.store import data_folder
+from embench.core.paths import data_folder
+from embench.runs import estimate, trial
+from embench.runs.request import Request, choices, trials
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
                 results=Path(folder),
             )
             planned = trials(request)  # makes generated data and checkpoints, so that this is in neither time
-            lines = forecast.forecast(choices(request, data_folder()), data_folder(), "cpu", 1, 1, 1)
+            lines = estimate.forecast(choices(request, data_folder()), data_folder(), "cpu", 1, 1, 1)
             total = 0.0
             for spec, line in zip(planned, lines, strict=True):
                 started = time.perf_counter()

@@ -36,12 +36,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from embench import packing, pretraining, provenance
-from embench.pretraining import CEM500K_NORMS, Progress, World, joined_world, pretrain
-from embench.store import Prepared
-from embench.task import UnlabelledSet
-from embench.tasks import open_prepared
-from embench.unlabelled import Tiles
+from embench.core import environment
+from embench.data import packing
+from embench.data.catalog import open_prepared
+from embench.data.store import Prepared
+from embench.data.task import UnlabelledSet
+from embench.data.unlabelled import Tiles
+from embench.pretraining import samples
+from embench.pretraining.distributed import World, joined_world
+from embench.pretraining.loop import Progress, pretrain
+from embench.pretraining.method import CEM500K_NORMS
 from retina.corruption import Corruption
 from retina.pretraining import Reconstruction
 
@@ -171,8 +175,8 @@ def loader(data: Prepared, batch_size: int, batches: int) -> str:
     speeds = {"reading": per_second(lambda: tiles.read([next(order) for _ in range(batch_size)]), batches, batch_size)}
     for views, title in (("device", "reading, and drawing for the device"), ("host", "reading, and making the views")):
         settings = method.settings(batch_size=batch_size, views=views)
-        keys = pretraining._batches(len(tiles), settings, [0], 0, World())
-        make = pretraining._Samples(tiles, method, settings, [0]).__getitem__  # what a worker runs
+        keys = samples.batch_numbers(len(tiles), settings, [0], 0, World())
+        make = samples.Samples(tiles, method, settings, [0]).__getitem__  # what a worker runs
         speeds[title] = per_second(partial(map_next, make, keys), batches, batch_size)
     return "\n".join(f"{title}: {speed:.0f} images/s" for title, speed in speeds.items())
 
@@ -265,8 +269,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--views", choices=("host", "device"), default="device" if gpu else "host")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--workers", type=int, default=min(provenance.cores(), 16) if gpu else 0)
-    parser.add_argument("--threads", type=int, default=provenance.cores())
+    parser.add_argument("--workers", type=int, default=min(environment.cores(), 16) if gpu else 0)
+    parser.add_argument("--threads", type=int, default=environment.cores())
     parser.add_argument("--peak-tflops", type=float, help="of one device")
     parser.add_argument("--reference", action="store_true", help="time the published way too")
     parser.add_argument(

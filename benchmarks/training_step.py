@@ -6,10 +6,10 @@
 
 The reference is the published network in plain form (plain_transunet.py, or segmentation_models_pytorch's own), fp32,
 eager, in PyTorch's default memory format, with the recipe's optimiser as the library gives it. Ours is the step of
-`embench.training`, in fp32 and, where the processor has the instructions, in bf16. Both start from the same parameters
-and get the same batches; each has a process of its own, since a trial has its process keep freed memory. First the
-outputs are compared, in evaluation mode and, with dropout off, in training mode; errors are fractions of the greatest
-output.
+`embench.training.trainer`, in fp32 and, where the processor has the instructions, in bf16. Both start from the same
+parameters and get the same batches; each has a process of its own, since a trial has its process keep freed memory.
+First the outputs are compared, in evaluation mode and, with dropout off, in training mode; errors are fractions of
+the greatest output.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from torch import Tensor, nn
 
 from baselines.transunet_network import TransUNet
 from baselines.unet_resnet50 import unet
-from embench import provenance
-from embench.heap import freed_memory_kept
-from embench.losses import segmentation_loss
-from embench.precision import Precision, autocast, has_bf16, place
-from embench.recipe import RETINA, UNET, Recipe
-from embench.training import optimiser
+from embench.core import environment
+from embench.core.runtime import freed_memory_kept
+from embench.training.losses import segmentation_loss
+from embench.training.optim import optimiser
+from embench.training.precision import Precision, autocast, has_bf16, place
+from embench.training.recipe import RETINA, UNET, Recipe
 
 CPU = torch.device("cpu")
 CASES: dict[str, tuple[Recipe, Callable[[], nn.Module], Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -79,7 +79,7 @@ def plain_step(network: nn.Module, recipe: Recipe, images: Tensor, labels: Tenso
 def our_step(
     network: nn.Module, recipe: Recipe, precision: Precision, images: Tensor, labels: Tensor
 ) -> Callable[[], float]:
-    """Return a step as `embench.training.Training` takes it."""
+    """Return a step as `embench.training.trainer.Training` takes it."""
     stepper, _ = optimiser(recipe, network.parameters(), 1000)
     for group in stepper.param_groups:
         group["lr"] = recipe.learning_rate  # as the plain step: the schedules are not what is measured
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     fast: list[Precision] = ["fp32", "bf16"] if has_bf16(CPU) else ["fp32"]
     parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=fast)
     options = parser.parse_args(arguments)
-    processor = provenance.environment("cpu", torch.get_num_threads())["processor"]
+    processor = environment.environment("cpu", torch.get_num_threads())["processor"]
     capability = torch.backends.cpu.get_cpu_capability()
     print(f"{processor}, {capability}, {torch.get_num_threads()} threads, torch {torch.__version__}", flush=True)
     if not has_bf16(CPU):

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embench import augment
-from embench.augment import Augmentation
-from embench.batched import Batched, Blur, BrightnessContrast, Chain, Geometry, Holes, Noise, kernel_of_edge
-from embench.errors import BadInput
+from embench.core.errors import BadInput
+from embench.training import augment
+from embench.training.augment import Augmentation
+from embench.training.augment_batch import (
+    Batched,
+    Blur,
+    BrightnessContrast,
+    Chain,
+    Geometry,
+    Holes,
+    Noise,
+    kernel_of_edge,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

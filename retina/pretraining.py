@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baselines.transunet import TransUNetModel
-from embench.batched import Batched
-from embench.model import TorchModel
-from embench.pretraining import Augment, Pretraining, Settings
-from embench.weights import Weights
+from embench.models.base import TorchModel
+from embench.models.checkpoints import Weights
+from embench.pretraining.method import Augment, Pretraining, Settings
+from embench.training.augment_batch import Batched
 from retina.corruption import Corruption
 
 
 class Reconstruction(Pretraining):
     """Mean squared error over the whole image; every parameter is trained, every parameter is written.
 
-    Any model's network can be trained: see :meth:`embench.model.TorchModel.reconstruction`.
+    Any model's network can be trained: see :meth:`embench.models.base.TorchModel.reconstruction`.
 
     Attributes
     ----------

@@ -28,11 +28,13 @@ from typing import Any
 import slurm_cluster
 import toy
 
-from embench import claim, ledger, results
-from embench.executors import Local
-from embench.experiment import trials
-from embench.plan import TrialSpec
-from embench.results import TrialResult
+from embench.core import locks
+from embench.runs import worker
+from embench.runs.executors import Local
+from embench.runs.plan import TrialSpec
+from embench.runs.request import trials
+from embench.scoring import results
+from embench.scoring.schema import TrialResult
 
 Fault = Callable[[int], None]
 """What strikes a process in which a trial trains."""
@@ -295,14 +297,14 @@ def strike(
 
 def process_of(trial: TrialSpec) -> tuple[TrialSpec, int] | None:
     """Return a trial and its process when it is in training, past the iteration at which the attempt began."""
-    holder, note = claim.holder(trial.claim_path), ledger.progress(trial)
+    holder, note = locks.holder(trial.claim_path), worker.progress(trial)
     if holder is None or note is None or note.process != holder.process or note.stage != "training":
         return None
     return trial, holder.process
 
 
 def count_resumed(trial: TrialSpec, seen: dict[Path, tuple[int, int]], figures: Figures) -> None:
-    note = ledger.progress(trial)
+    note = worker.progress(trial)
     if note is None:
         return
     attempt = (note.process, note.first)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from embench.recipe import RECIPES
-from embench.results import ModelCard, SnapshotScore, TrialResult, fingerprint, save
-from embench.task import Scoring, Task
-from leaderboard import simulated
-from leaderboard.simulated import forged as forged
+from embench.data.task import Scoring, Task
+from embench.scoring.results import save
+from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult, fingerprint
+from embench.training.recipe import RECIPES
+from leaderboard.calibration import simulate
+from leaderboard.calibration.simulate import forged as forged
 
 MODELS: dict[str, tuple[str, str, int, str]] = {
     "unet-resnet50": ("UNet-ResNet50", "convolutional", 32_500_000, "none"),
@@ -98,7 +99,7 @@ def result(
         "peak_memory_bytes": 2 * 2**30,
         "environment": {"device": "cpu", "threads": 2, "commit": "0123456789ab", "python": "3.11.9"},
     }
-    return simulated.result(model, on, seed, snapshots, **{**facts, **(texts or {}), **changes})
+    return simulate.result(model, on, seed, snapshots, **{**facts, **(texts or {}), **changes})
 
 
 def write(results: list[TrialResult], folder: Path) -> Path:
@@ -132,7 +133,7 @@ def _snapshot(
     noise = 0.04 * generator.standard_normal((count, len(on.classes) - 1)) if target > 0 else 0.0
     levels = np.clip(target + noise, 0, 0.99) * np.ones((count, len(on.classes) - 1))
     at_threshold = np.full(count, min(1.0, target + 0.02) if tuned is None else tuned)
-    return simulated.snapshot(
+    return simulate.snapshot(
         on,
         iteration,
         dict(enumerate(levels.T, start=1)),

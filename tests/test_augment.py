@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from embench import augment
-from embench.augment import TrainingAugmentation
-from embench.errors import BadInput
+from embench.core.errors import BadInput
+from embench.training import augment
+from embench.training.augment import TrainingAugmentation
 
 GOLDEN = Path(__file__).parent / "data" / "augment" / "training.npz"
 """Our outputs for fixed seeds; after an intended change: `python tests/test_augment.py`."""

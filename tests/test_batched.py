@@ -17,8 +17,8 @@ from test_augment import applied, close_to_golden, formula_image, store, watched
 from torch import Tensor
 
 from baselines.views import JITTER, TwoViews
-from embench import augment
-from embench.batched import (
+from embench.training import augment
+from embench.training.augment_batch import (
     Blur,
     BrightnessContrast,
     Geometry,

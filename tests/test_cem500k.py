@@ -16,14 +16,14 @@ import pytest
 import tifffile
 from PIL import Image
 
-from embench import leakage, packing, store, tasks, tiling
-from embench.errors import BadInput, TryAgain
-from embench.leakage import padded
-from embench.packing import pack
-from embench.store import Prepared
-from embench.tasks import cem500k
-from embench.tasks.cem500k import PatchFiles
-from embench.unlabelled import Tiles, open_unlabelled
+from embench.core.errors import BadInput, TryAgain
+from embench.data import catalog, duplicates, own_tiles, packing, store
+from embench.data.packing import pack
+from embench.data.patches import padded
+from embench.data.store import Prepared
+from embench.data.unlabelled import Tiles, open_unlabelled
+from embench.datasets import cem500k
+from embench.datasets.cem500k import PatchFiles
 
 (SPEC,) = cem500k.DATASET.unlabelled
 
@@ -57,7 +57,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_patches_are_packed_as_they_are_and_padded_by_reflection(source: Path, tmp_path: Path) -> None:
-    ((name, path, fresh),) = tasks.prepare("cem500k", source, tmp_path)
+    ((name, path, fresh),) = catalog.prepare("cem500k", source, tmp_path)
     assert (name, fresh) == ("cem500k", True)
     with Prepared(path) as prepared:
         (volume,) = prepared.volumes("train")
@@ -67,7 +67,7 @@ def test_patches_are_packed_as_they_are_and_padded_by_reflection(source: Path, t
         grey = expected(source) / 255
         assert prepared.norms == pytest.approx((grey.mean(), grey.std()))
     assert not list(tmp_path.glob(".cem500k*"))
-    assert tasks.prepare("cem500k", source, tmp_path)[0][2] is False
+    assert catalog.prepare("cem500k", source, tmp_path)[0][2] is False
 
 
 def test_packing_gives_the_file_that_the_general_way_gives(source: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_killed_packing_goes_on_and_gives_the_same_file(source: Path, tmp_path: 
     whole = pack(tmp_path / "whole.h5", SPEC, PatchFiles(source), {}, jobs=1)
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom embench import packing\n"
-        "from embench.tasks.cem500k import DATASET, PatchFiles\n"
+        "from embench.datasets.cem500k import DATASET, PatchFiles\n"
         "packing.BLOCK = 3\nread = PatchFiles._read\n"
         "def slowly(self, name):\n    time.sleep(0.2)\n    return read(self, name)\n"
         "PatchFiles._read = slowly\n"
@@ -195,9 +195,9 @@ class _Free:
 def test_prints_of_packed_patches_are_those_of_the_file(source: Path, tmp_path: Path) -> None:
     pack(tmp_path / "a.h5", SPEC, PatchFiles(source), {}, jobs=1)
     with Prepared(tmp_path / "a.h5") as prepared:
-        kept = leakage.pretraining_prints(prepared)
-        leakage.prints_path(prepared.path).unlink()
-        made = leakage.pretraining_prints(prepared)
+        kept = duplicates.pretraining_prints(prepared)
+        duplicates.prints_path(prepared.path).unlink()
+        made = duplicates.pretraining_prints(prepared)
     np.testing.assert_array_equal(kept, made)
 
 
@@ -232,7 +232,7 @@ def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         PatchFiles(tmp_path / "absent")
     with pytest.raises(BadInput, match="embench prepare cem500k --source"):
-        tasks.prepare("cem500k", None, tmp_path)
+        catalog.prepare("cem500k", None, tmp_path)
 
 
 # Cutting
@@ -248,7 +248,7 @@ def test_images_of_any_size_are_cut_and_de_duplicated_within_each_source(tmp_pat
     tifffile.imwrite(source / "a/deeper/two.tif", stack, photometric="minisblack")
     Image.fromarray(wide[:, :224]).save(source / "b/again.png")  # in another source: kept
     Image.fromarray(texture(4, (100, 300))).save(source / "small.png")  # shorter than a tile: whole; 76 columns over
-    name, path, fresh = tiling.prepare("mine", source, tmp_path, jobs=1)
+    name, path, fresh = own_tiles.prepare("mine", source, tmp_path, jobs=1)
     assert (name, fresh) == ("mine", True)
     with Prepared(path) as prepared:
         (volume,) = prepared.volumes("train")
@@ -262,7 +262,7 @@ def test_images_of_any_size_are_cut_and_de_duplicated_within_each_source(tmp_pat
     assert volume is not None
     assert found == {image.tobytes() for image in kept}
     assert (card["tiles"], card["patches"], card["left out as near duplicates"]) == (8, 7, 1)
-    assert tiling.prepare("mine", source, tmp_path)[2] is False
+    assert own_tiles.prepare("mine", source, tmp_path)[2] is False
     with open_unlabelled("mine", tmp_path) as again:
         assert len(Tiles(again, 224)) == 7
     assert not list(tmp_path.glob(".mine*"))
@@ -277,7 +277,7 @@ def test_cutting_does_not_depend_on_processes_and_goes_on_after_a_kill(
         tifffile.imwrite(source / f"{n}.tif", np.stack([texture(n * 9 + k, (224, 448)) for k in range(2)]))
     hashes = []
     for name, jobs in (("one", 1), ("two", 2)):
-        _, path, _ = tiling.prepare(name, source, tmp_path, jobs=jobs)
+        _, path, _ = own_tiles.prepare(name, source, tmp_path, jobs=jobs)
         with Prepared(path) as prepared:
             hashes.append(prepared.volumes("train")[0].image[:].tobytes())
     assert hashes[0] == hashes[1]
@@ -291,11 +291,11 @@ def test_cutting_does_not_depend_on_processes_and_goes_on_after_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(packing._Job, "pack_block", killed)
         with pytest.raises(Killed):
-            tiling.prepare("three", source, tmp_path, jobs=1)
+            own_tiles.prepare("three", source, tmp_path, jobs=1)
     assert not (tmp_path / "three.h5").exists()
     with monkeypatch.context() as patch:
-        patch.setattr(tiling, "fingerprint", killed)  # hashes of the first attempt are not made again
-        _, path, _ = tiling.prepare("three", source, tmp_path, jobs=1)
+        patch.setattr(own_tiles, "fingerprint", killed)  # hashes of the first attempt are not made again
+        _, path, _ = own_tiles.prepare("three", source, tmp_path, jobs=1)
     with Prepared(path) as prepared:
         assert prepared.volumes("train")[0].image[:].tobytes() == hashes[0]
 
@@ -307,11 +307,11 @@ def test_images_that_cannot_be_cut_are_all_named(tmp_path: Path) -> None:
     tifffile.imwrite(source / "deep.tif", np.zeros((300, 300), np.uint16))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)).save(source / "colour.png")
     with pytest.raises(BadInput) as caught:
-        tiling.prepare("mine", source, tmp_path, jobs=1)
+        own_tiles.prepare("mine", source, tmp_path, jobs=1)
     assert sorted(Path(line.split(":")[0].split(",")[0]).name for line in caught.value.lines) == [
         "colour.png", "deep.tif",
     ]  # fmt: skip
     assert not (tmp_path / "mine.h5").exists()
     for name in ("cem500k", "urocell", "../mine"):
         with pytest.raises(BadInput, match="--name"):
-            tiling.prepare(name, source, tmp_path)
+            own_tiles.prepare(name, source, tmp_path)

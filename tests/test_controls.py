@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embench import results
-from embench.errors import BadInput
-from embench.results import load
-from leaderboard import chain, cli, controls, statistics, table
+from embench.core.errors import BadInput
+from embench.scoring import results
+from embench.scoring.results import load
+from leaderboard import boards, cli, trials
+from leaderboard.calibration import pipeline, statistics
+from leaderboard.stats import tests
 
 
 def test_every_control_of_the_statistics_holds() -> None:
-    found = list(controls.run(np.random.default_rng(1), repeats=240, draws=500))
+    found = list(statistics.run(np.random.default_rng(1), repeats=240, draws=500))
     assert len(found) == 23
     assert [control.name for control in found if not control.passed] == []
 
@@ -25,7 +27,7 @@ def test_every_control_from_result_files_to_the_board_holds_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = chain.run(np.random.default_rng(1), boards=12)
+    found = pipeline.run(np.random.default_rng(1), boards=12)
     assert len(found) == 8
     assert [control.name for control in found if not control.passed] == []
     assert list(tmp_path.iterdir()) == []
@@ -45,21 +47,21 @@ def test_a_fault_anywhere_in_the_chain_fails_its_control(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, wrong: Any, claim: str
 ) -> None:
     monkeypatch.setattr(module, name, wrong)
-    failed = [control.name for control in chain.run(np.random.default_rng(0), boards=6) if not control.passed]
+    failed = [control.name for control in pipeline.run(np.random.default_rng(0), boards=6) if not control.passed]
     assert [each for each in failed if claim in each]
 
 
 def test_simulated_files_are_marked_synthetic_so_that_none_could_be_ranked_with_real_ones(tmp_path: Path) -> None:
-    truth = chain.simulate(np.random.default_rng(0), tmp_path)
-    assert len(truth.results) == 4 * 3 * controls.SEEDS
+    truth = pipeline.simulate(np.random.default_rng(0), tmp_path)
+    assert len(truth.results) == 4 * 3 * statistics.SEEDS
     assert all(load(path).synthetic and load(path) == result for path, result in truth.results[::7])
-    assert {board.kind for board in table.boards(table.read([tmp_path], remembered=False)[0])} == {"synthetic"}
+    assert {board.kind for board in boards.boards(trials.read([tmp_path], remembered=False)[0])} == {"synthetic"}
 
 
 def test_a_wrong_statistic_fails_its_control(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(statistics, "hodges_lehmann", lambda x, y, level=0.05: (0.03, 0.031, 0.035))
+    monkeypatch.setattr(tests, "hodges_lehmann", lambda x, y, level=0.05: (0.03, 0.031, 0.035))
     with pytest.raises(BadInput, match="Hodges-Lehmann interval of 6 against 6 seeds"):
         cli.controls(100, 0)
     assert "FAILS  Hodges-Lehmann" in capsys.readouterr().out
@@ -69,7 +71,7 @@ def test_a_wrong_statistic_fails_its_control(
     ("held", "exactly", "passed"), [(950, False, True), (1000, False, True), (1000, True, False), (900, False, False)]
 )
 def test_a_control_passes_within_sampling_error_of_its_promise(held: int, exactly: bool, passed: bool) -> None:
-    assert controls.Control("any", held, 1000, 0.95, exactly).passed is passed
+    assert statistics.Control("any", held, 1000, 0.95, exactly).passed is passed
 
 
 def test_too_few_repeats_are_refused() -> None:

@@ -22,7 +22,7 @@ from test_augment import (
     watched,
 )
 
-from embench.errors import BadInput
+from embench.core.errors import BadInput
 from retina.corruption import Corruption
 
 GOLDEN = Path(__file__).parent / "data" / "augment" / "corruption.npz"

@@ -23,23 +23,38 @@ from test_pretraining import Toy
 from torch import Tensor, nn
 
 from baselines.transunet_network import resampled
-from embench import determinism, pretraining, store, trial
-from embench.augment import VARIANCE
-from embench.batched import Batched, Blur, BrightnessContrast, Geometry, Holes, Jitter, Noise, kernel_of_edge
-from embench.errors import BadInput
-from embench.inference import predict_section
-from embench.losses import segmentation_loss
-from embench.model import TorchModel
-from embench.precision import autocast, place
-from embench.pretraining import World, pretrain
-from embench.recipe import RECIPES, Recipe, SlidingWindow, WholeImage, find_recipe, tiny
-from embench.registry import find_model, find_pretraining, model_names, pretraining_names
-from embench.results import TrialResult
-from embench.sections import TrainingSections
-from embench.store import Prepared
-from embench.task import Item, Scoring, Task, UnlabelledSet
-from embench.training import Training, optimiser
-from embench.weights import load_weights
+from embench.core import runtime
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.store import Prepared
+from embench.data.task import Item, Scoring, Task, UnlabelledSet
+from embench.models.base import TorchModel
+from embench.models.checkpoints import load_weights
+from embench.models.registry import find_model, model_names
+from embench.pretraining import command, distributed, loop
+from embench.pretraining.distributed import World
+from embench.pretraining.loop import pretrain
+from embench.pretraining.registry import find_pretraining, pretraining_names
+from embench.runs import trial
+from embench.scoring.schema import TrialResult
+from embench.training.augment import VARIANCE
+from embench.training.augment_batch import (
+    Batched,
+    Blur,
+    BrightnessContrast,
+    Geometry,
+    Holes,
+    Jitter,
+    Noise,
+    kernel_of_edge,
+)
+from embench.training.inference import predict_section, predictor
+from embench.training.losses import segmentation_loss
+from embench.training.optim import optimiser
+from embench.training.precision import autocast, place
+from embench.training.recipe import RECIPES, Recipe, SlidingWindow, WholeImage, find_recipe, tiny
+from embench.training.sampler import TrainingSections
+from embench.training.trainer import Training
 
 pytestmark = pytest.mark.skipif(bool(pretended.why_not()), reason=pretended.why_not())
 
@@ -158,7 +173,7 @@ def test_backward_gives_what_torchs_own_gives(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_documented_operators_without_a_deterministic_form_are_refused() -> None:
-    with fake_cuda(), determinism.deterministic(CUDA, asked=True):
+    with fake_cuda(), runtime.deterministic(CUDA, asked=True):
         position = torch.zeros(1, 1, 4, 4, device=CUDA, requires_grad=True)
         with pytest.raises(RuntimeError, match="upsample_bicubic2d_backward"):
             F.interpolate(position, size=(6, 6), mode="bicubic").sum().backward()
@@ -208,7 +223,7 @@ def train_and_predict(sections: TrainingSections, name: str, precision: Any) -> 
     crop = 32 if precision == "fp32" else 64
     recipe = replace(find_recipe(f"{model.recipe}-tiny").resized(crop=crop, batch_size=2), precision=precision)
     outputs: list[Tensor] = []
-    with fake_cuda() as seen, determinism.deterministic(CUDA, asked=precision == "fp32"):
+    with fake_cuda() as seen, runtime.deterministic(CUDA, asked=precision == "fp32"):
         network = place(network, CUDA)
         settings = {"norms": (0.4, 0.2), "iterations": 2, "entropy": [0, 0], "device": CUDA}
         training = Training(network, sections, TASK, recipe, **settings)  # type: ignore[arg-type]
@@ -220,7 +235,7 @@ def train_and_predict(sections: TrainingSections, name: str, precision: Any) -> 
         assert all(buffer.device == CUDA for buffer in network.buffers())
         for state in training.optimiser.state.values():
             assert all(value.device == CUDA for value in state.values())  # the count of steps too, as they are fused
-        scores = trial.predictor(network, TASK, recipe, (0.4, 0.2), CUDA)(np.zeros((crop, crop), np.uint8))
+        scores = predictor(network, TASK, recipe, (0.4, 0.2), CUDA)(np.zeros((crop, crop), np.uint8))
     (logits,) = outputs
     assert (logits.device, logits.shape) == (CUDA, (2, 3, crop, crop))
     assert logits.dtype == (torch.float32 if precision == "fp32" else torch.bfloat16)
@@ -253,7 +268,7 @@ def test_sections_of_any_size_are_predicted(inference: Any, volume: bool, channe
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("kind", ["cross-entropy", "cross-entropy+dice"])
 def test_loss_and_its_gradient_are_on_the_gpu(kind: str, channels: int, deterministic: bool) -> None:
-    with fake_cuda(), determinism.deterministic(CUDA, deterministic):
+    with fake_cuda(), runtime.deterministic(CUDA, deterministic):
         logits = torch.zeros(2, channels, 8, 8, device=CUDA, requires_grad=True)
         target = torch.zeros(2, 8, 8, dtype=torch.int64, device=CUDA)
         loss = segmentation_loss(kind, logits, target, (1.0, 2.0, 3.0) if channels > 1 else None)
@@ -390,7 +405,7 @@ def test_interrupted_pretraining_goes_on(unlabelled: Prepared, tmp_path: Path) -
     class Killed(Exception):
         pass
 
-    def kill(at: pretraining.Progress) -> None:
+    def kill(at: loop.Progress) -> None:
         if at.iteration == 2:
             raise Killed
 
@@ -418,7 +433,7 @@ OPERATIONS = (
 def test_operation_on_the_gpu(operation: Any) -> None:
     rng, size = np.random.default_rng(0), (32, 32)
     arguments: Sequence[Any] = size if isinstance(operation, Geometry) else ()
-    with fake_cuda(), determinism.deterministic(CUDA, asked=True):
+    with fake_cuda(), runtime.deterministic(CUDA, asked=True):
         drawn = torch.tensor([operation.draw(rng, *arguments) for _ in range(3)], dtype=torch.float32).to(CUDA)
         images = torch.zeros(3, *size, device=CUDA)
         seeds = () if isinstance(operation, Geometry) else ([2**62, 1, 2],)
@@ -452,7 +467,7 @@ def test_processes_of_a_machine_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch)
     chosen: list[str] = []
     with fake_cuda(gpus=2):
         monkeypatch.setattr("torch.cuda.set_device", chosen.append)
-        assert pretraining._device("auto") == "cuda:1"
+        assert distributed.local_device("auto") == "cuda:1"
         assert chosen == ["cuda:1"]
         monkeypatch.undo()
 
@@ -460,7 +475,7 @@ def test_processes_of_a_machine_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch)
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     with fake_cuda(gpus=2), pytest.raises(BadInput, match=r"process 2 .*2 CUDA devices.*--nproc-per-node"):
-        pretraining._device("cuda")
+        distributed.local_device("cuda")
 
 
 @pytest.mark.parametrize(
@@ -471,12 +486,12 @@ def test_processes_on_gpus_talk_by_nccl_each_through_its_own(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     given: list[tuple[Any, ...]] = []
-    group = pretraining.distributed
+    group = loop.distributed
     monkeypatch.setattr(group, "init_process_group", lambda name, device_id=None: given.append((name, device_id)))
     monkeypatch.setattr(group, "get_rank", lambda: 1)
     monkeypatch.setattr(group, "get_world_size", lambda: 2)
     monkeypatch.setattr(group, "destroy_process_group", lambda: None)
-    with pretraining.joined_world(device) as world:
+    with distributed.joined_world(device) as world:
         assert world == World(1, 2)
     assert given == [(backend, bound)]
 
@@ -493,8 +508,8 @@ def test_deterministic_run_makes_its_pretraining_deterministic_too(
         asked.append(deterministic)
         raise BadInput("enough")
 
-    monkeypatch.setattr(pretraining, "run", run)
-    monkeypatch.setattr("embench.tasks.find_task", lambda *_: replace(toy.TOY, synthetic=True))
+    monkeypatch.setattr(command, "run", run)
+    monkeypatch.setattr("embench.data.catalog.find_task", lambda *_: replace(toy.TOY, synthetic=True))
     for wanted in (True, False):
         with pytest.raises(BadInput, match="enough"):
             toy.planned(data, tmp_path, "retina", deterministic=wanted)
@@ -503,6 +518,6 @@ def test_deterministic_run_makes_its_pretraining_deterministic_too(
 
 def test_cublas_is_told_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    with fake_cuda(), determinism.deterministic(CUDA, asked=True):
+    with fake_cuda(), runtime.deterministic(CUDA, asked=True):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert not torch.backends.cudnn.benchmark

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from toy import planned, request
 
-from embench import cli, doctor, plan, store, weights
-from embench.doctor import Asked, Check
-from embench.experiment import Request
-from embench.plan import TrialSpec
+from embench.cli import app
+from embench.data import store
+from embench.models import checkpoints
+from embench.runs import doctor, plan
+from embench.runs.doctor import Asked, Check
+from embench.runs.plan import TrialSpec
+from embench.runs.request import Request
 
 
 @pytest.fixture
@@ -89,8 +92,8 @@ def test_a_changed_checkpoint_of_a_plan_is_found_by_deep(data: Path, tmp_path: P
     asked = Asked(Request(models=[], data=data, results=tmp_path / "r"), deep=True)
     assert not failed(asked)
     assert trial.weights is not None
-    start = weights.load_weights(trial.weights)
-    weights.save_weights(trial.weights, {key: tensor + 1 for key, tensor in start.tensors.items()}, start.card)
+    start = checkpoints.load_weights(trial.weights)
+    checkpoints.save_weights(trial.weights, {key: tensor + 1 for key, tensor in start.tensors.items()}, start.card)
     (told,) = failed(asked).values()
     assert "changed since the run was planned" in told
     trial.weights.unlink()
@@ -137,8 +140,8 @@ def test_too_little_disk_for_what_is_planned_fails(data: Path, tmp_path: Path, m
 
 
 def test_a_state_on_disk_is_no_larger_than_was_said(data: Path, tmp_path: Path) -> None:
-    from embench.registry import find_model
-    from embench.training import save_state
+    from embench.models.registry import find_model
+    from embench.training.state import save_state
 
     adapter = find_model("transunet")
     network = adapter.network(1, "tiny")  # type: ignore[attr-defined]
@@ -211,7 +214,7 @@ def test_the_exit_status_says_whether_what_was_asked_for_works(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["embench", "doctor", "--results", str(tmp_path), *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        app.main()
     assert ended.value.code == status
     lines = capsys.readouterr().out.splitlines()
     assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)

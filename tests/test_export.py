@@ -11,12 +11,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from embench import store
-from embench.errors import BadInput
-from embench.export import export
-from embench.store import Prepared
-from embench.submission import check
-from embench.task import Item, Scoring, Split, Task, UnlabelledSet
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.store import Prepared
+from embench.data.task import Item, Scoring, Split, Task, UnlabelledSet
+from embench.scoring.export import export
+from embench.scoring.external import check
 
 SHAPE = (4, 10, 14)
 VOLUME = Task(

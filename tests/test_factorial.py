@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.formula.api import ols
 
-from embench.errors import BadInput
-from leaderboard import factorial
+from embench.core.errors import BadInput
+from leaderboard.stats import factorial
 
 LEVELS = {"architecture": ("cnn", "hybrid"), "recipe": ("unet", "retina"), "start": ("random", "pre-trained")}
 

@@ -21,10 +21,11 @@ import published_files as published
 import pytest
 from typer.testing import CliRunner
 
-from embench import fetch, store, tasks
-from embench.cli import app
-from embench.errors import BadInput
-from embench.task import Dataset, Download
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data import archives, catalog, store
+from embench.data import download as fetch
+from embench.data.task import Dataset, Download
 
 
 def zipped(**members: bytes) -> bytes:
@@ -195,9 +196,9 @@ def test_a_data_set_without_downloads_says_so(tmp_path: Path) -> None:
         get(tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in tasks.DATASETS if tasks.find_dataset(name).downloads])
+@pytest.mark.parametrize("name", [name for name in catalog.DATASETS if catalog.find_dataset(name).downloads])
 def test_every_download_is_of_a_kind_that_is_checked(name: str) -> None:
-    for download in tasks.find_dataset(name).downloads:
+    for download in catalog.find_dataset(name).downloads:
         assert Path(download.filename).suffix in (".zip", ".hdf")
 
 
@@ -269,13 +270,13 @@ def test_an_insecure_host_needs_a_known_hash_and_a_file_there(tmp_path: Path) ->
 
 def test_what_the_command_line_fetches_it_prepares(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = published.cremi(tmp_path / "made", np.random.default_rng(0))
-    real = tasks.find_dataset("cremi")
+    real = catalog.find_dataset("cremi")
     downloads = []
     for path in sorted((tmp_path / "made").iterdir()):
         site.pages[f"/{path.name}"] = path.read_bytes()
         downloads.append(Download(f"{site.url}/{path.name}", path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
     local = dataclasses.replace(real, downloads=tuple(downloads))
-    monkeypatch.setattr(tasks, "find_dataset", lambda name: local)
+    monkeypatch.setattr(catalog, "find_dataset", lambda name: local)
     data = tmp_path / "data"
     fetched = CliRunner().invoke(app, ["fetch", "cremi", "--data-dir", str(data)], catch_exceptions=False)
     assert fetched.output.count("(verified)") == 3
@@ -319,7 +320,7 @@ def bad_archive(path: Path, *members: tuple[zipfile.ZipInfo, bytes]) -> Path:
 def test_unsafe_entries_are_refused_and_nothing_is_written(name: str, mode: int, says: str, tmp_path: Path) -> None:
     archive = bad_archive(tmp_path / "bad.zip", (member(name, mode), b"target"))
     with pytest.raises(BadInput, match=says):
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip"]
 
 
@@ -328,7 +329,7 @@ def test_every_unsafe_entry_is_named(tmp_path: Path) -> None:
         tmp_path / "bad.zip", (member("../a"), b""), (member("/b"), b""), (member("c", 0o120777), b"x")
     )
     with pytest.raises(BadInput) as caught:
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
     assert len(caught.value.lines) == 3
 
 
@@ -344,14 +345,14 @@ def patched(archive: Path, size: int) -> Path:
 def test_absurd_declared_sizes_are_refused(tmp_path: Path) -> None:
     archive = patched(bad_archive(tmp_path / "bomb.zip"), 0xFFFFFFF0)
     with pytest.raises(BadInput, match="declares 4294967280 bytes"):
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
 
 
 def test_what_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = bad_archive(tmp_path / "a.zip", (member("big"), bytes(1000)))
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 999})())
     with pytest.raises(BadInput, match="unpacks to 1004 bytes, 999 are free"):
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
 
 
 def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ def test_overlapping_entries_are_refused(tmp_path: Path) -> None:
     content[starts[2] + 42 : starts[2] + 46] = content[starts[1] + 42 : starts[1] + 46]
     archive.write_bytes(content)
     with pytest.raises(BadInput, match="overlaps"):
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
 
 
 def test_a_damaged_entry_leaves_nothing(tmp_path: Path) -> None:
@@ -370,11 +371,11 @@ def test_a_damaged_entry_leaves_nothing(tmp_path: Path) -> None:
     content[2000] ^= 255
     archive.write_bytes(content)
     with pytest.raises(BadInput, match="cannot be unpacked"):
-        fetch.unpack(archive, tmp_path / "out")
+        archives.unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_what_file_managers_leave_is_not_unpacked(tmp_path: Path) -> None:
     archive = bad_archive(tmp_path / "a.zip", (member("__MACOSX/._good.txt"), b"x"), (member("d/.DS_Store"), b"x"))
-    fetch.unpack(archive, tmp_path / "out")
+    archives.unpack(archive, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["good.txt"]

@@ -13,19 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from embench import forecast, tasks
-from embench.cli import app
-from embench.errors import BadInput
-from embench.experiment import Request, choices
-from embench.forecast import Line, Pace, makespan, windows
-from embench.inference import predict_section
-from embench.recipe import SlidingWindow, WholeImage
-from embench.task import Scoring
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data import catalog
+from embench.data.task import Scoring
+from embench.runs import estimate
+from embench.runs.estimate import Line, Pace, makespan, windows
+from embench.runs.request import Request, choices
+from embench.training.inference import predict_section
+from embench.training.recipe import SlidingWindow, WholeImage
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "SECONDS", 0.05)
+    monkeypatch.setattr(estimate, "SECONDS", 0.05)
 
 
 class Counting(torch.nn.Module):
@@ -68,7 +69,7 @@ def test_trials_at_the_same_time_end_when_the_last_does() -> None:
 
 def foreseen(data: Path, names: list[str], on: list[str], **asked: object) -> list[Line]:
     request = Request(models=names, tasks=on, data=data, **asked)  # type: ignore[arg-type]
-    return forecast.forecast(choices(request, data), data, "cpu", 1, request.seeds, 1)
+    return estimate.forecast(choices(request, data), data, "cpu", 1, request.seeds, 1)
 
 
 def test_a_line_is_the_sum_of_its_parts(toy_data: Path) -> None:
@@ -84,8 +85,8 @@ def test_a_line_is_the_sum_of_its_parts(toy_data: Path) -> None:
 def test_neither_data_nor_weights_are_needed_and_what_is_then_unknown_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = [replace(tasks.find_task(name), scale="tiny") for name in ("kasthuri", "guay")]
-    monkeypatch.setattr("embench.experiment.choose_tasks", lambda *_: small)
+    small = [replace(catalog.find_task(name), scale="tiny") for name in ("kasthuri", "guay")]
+    monkeypatch.setattr("embench.runs.request.choose_tasks", lambda *_: small)
     kasthuri, guay = foreseen(tmp_path, ["retina"], ["kasthuri", "guay"], iterations=10)
     assert kasthuri.scoring is None
     assert guay.scoring is not None
@@ -95,8 +96,8 @@ def test_neither_data_nor_weights_are_needed_and_what_is_then_unknown_is_said(
 
 def test_choices_that_differ_only_in_data_or_budget_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    monkeypatch.setattr(forecast, "_measure", lambda part, **_: measured.append(part) or Pace(0, 1, 1, 1))
-    lines = foreseen(Path("nowhere"), ["transunet"], list(tasks.SUITES["published"]))
+    monkeypatch.setattr(estimate, "_measure", lambda part, **_: measured.append(part) or Pace(0, 1, 1, 1))
+    lines = foreseen(Path("nowhere"), ["transunet"], list(catalog.SUITES["published"]))
     assert len(lines) == 8
     # cremi and kasthuri differ in scoring; the four tasks of perez are alike
     assert len(measured) == 5
@@ -109,14 +110,14 @@ def test_a_long_step_is_extrapolated_from_small_batches() -> None:
         asked.append(batch)
         return 3.0 + 2.0 * batch
 
-    assert forecast._extrapolated(step_of, 16) == 35.0
+    assert estimate._extrapolated(step_of, 16) == 35.0
     assert asked == [2, 4]
-    assert forecast._extrapolated(lambda batch: 0.1 * batch, 16) == pytest.approx(1.6)
+    assert estimate._extrapolated(lambda batch: 0.1 * batch, 16) == pytest.approx(1.6)
 
 
 def test_a_model_that_is_no_network_cannot_be_foreseen(toy_data: Path, tmp_path: Path) -> None:
     file = tmp_path / "constant.py"
-    file.write_text("from embench.model import SegmentationModel\nclass Constant(SegmentationModel): pass\n")
+    file.write_text("from embench.models.base import SegmentationModel\nclass Constant(SegmentationModel): pass\n")
     with pytest.raises(BadInput, match="no torch network"):
         foreseen(toy_data, [f"{file}:Constant"], ["toy"])
 

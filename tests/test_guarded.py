@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embench import guarded
-from embench.errors import BadInput
+from embench.core import sandbox
+from embench.core.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
 def another_child() -> Iterator[None]:
-    guarded.close()
+    sandbox.close()
     yield
-    guarded.close()
+    sandbox.close()
 
 
 @pytest.mark.parametrize(
@@ -36,26 +36,26 @@ def test_what_a_reader_does_not_survive_is_one_line(
     reader: Callable[..., Any], arguments: tuple[Any, ...], said: str
 ) -> None:
     with pytest.raises(BadInput) as caught:
-        guarded.call(reader, *arguments, where="a.tif")
+        sandbox.call(reader, *arguments, where="a.tif")
     (line,) = caught.value.lines
     assert line.startswith("a.tif: ")
     assert line.endswith(said)
-    assert guarded.call(math.floor, 1.5, where="b.tif") == 1
+    assert sandbox.call(math.floor, 1.5, where="b.tif") == 1
 
 
 def test_a_reader_that_hangs_is_stopped_when_its_time_is_over_and_not_seconds_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guarded, "SECONDS", 1)
+    monkeypatch.setattr(sandbox, "SECONDS", 1)
 
     def spent() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
-    assert guarded.call(math.floor, 1.5, where="a.tif") == 1
-    child = guarded._child
+    assert sandbox.call(math.floor, 1.5, where="a.tif") == 1
+    child = sandbox._child
     assert child is not None
     start = spent() + int(Path(f"/proc/{child.process.pid}/schedstat").read_text().split()[0]) / 1e9  # its own start
     with pytest.raises(BadInput, match=r"a\.tif: its reader needed more than 1 s; refused"):
-        guarded.call(re.fullmatch, "(a+)+", "a" * 60 + "b", where="a.tif")
+        sandbox.call(re.fullmatch, "(a+)+", "a" * 60 + "b", where="a.tif")
     assert spent() - start < 1.9

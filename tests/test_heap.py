@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from embench.heap import freed_memory_kept
+from embench.core.runtime import freed_memory_kept
 
 SCRIPT = """
 import json, torch

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from baselines.padding import padded
 from baselines.selective_scan import linear_recurrence, selective_scan
 from baselines.u_mamba_network import Mamba, MambaLayer
-from embench.model import TorchModel
-from embench.registry import chosen_models, find_model
+from embench.models.base import TorchModel
+from embench.models.registry import chosen_models, find_model
 
 HYBRIDS = [name for name in chosen_models(["hybrid"])[1] if getattr(find_model(name), "pretraining", None) is None]
 

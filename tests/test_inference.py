@@ -18,11 +18,11 @@ from skimage.transform import resize
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from embench import inference
-from embench.errors import BadInput
-from embench.inference import PlaneSum, labels_2d, predict_planes, predict_section, predict_volume
-from embench.metrics import count
-from embench.recipe import Inference, SlidingWindow, WholeImage
+from embench.core.errors import BadInput
+from embench.scoring.counts import count
+from embench.training import inference
+from embench.training.inference import PlaneSum, labels_2d, predict_planes, predict_section, predict_volume
+from embench.training.recipe import Inference, SlidingWindow, WholeImage
 
 NORMS = (0.5, 0.1)
 WAYS = [WholeImage(32), SlidingWindow(window=32)]

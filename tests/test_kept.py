@@ -9,9 +9,11 @@ from pathlib import Path
 import made_results as made
 import pytest
 
-from embench.results import TrialResult, load, parse, save
-from embench.task import Scoring
-from leaderboard import kept, table
+from embench.data.task import Scoring
+from embench.scoring.results import load, parse, save
+from embench.scoring.schema import TrialResult
+from leaderboard import trials as trials_module
+from leaderboard.cache import results as kept
 
 MITO = made.task("made-mito")
 VOLUME = made.task("made-volume", scoring=Scoring("stack", classes=(1, 2)), classes=("background", "a", "b"))
@@ -55,57 +57,57 @@ def test_what_is_kept_agrees_with_the_result() -> None:
 
 
 def test_a_second_reading_parses_nothing_and_gives_the_same(results: Path, parsed: list[Path]) -> None:
-    first = table.read([results])
+    first = trials_module.read([results])
     assert len(parsed) == 12
-    assert table.read([results]) == first
+    assert trials_module.read([results]) == first
     assert len(parsed) == 12
 
 
 def test_one_more_file_is_the_only_one_parsed(results: Path, parsed: list[Path]) -> None:
-    table.read([results])
+    trials_module.read([results])
     made.write([made.result("retina", MITO, seed=3)], results)
-    assert len(table.read([results])[0]) == 13
+    assert len(trials_module.read([results])[0]) == 13
     assert [path.name for path in parsed[12:]] == ["seed-3.json"]
 
 
 def test_another_content_of_the_same_size_and_age_is_read_anew(results: Path) -> None:
     path = next(results.rglob("seed-0.json"))
-    table.read([results])
+    trials_module.read([results])
     facts, result = path.stat(), load(path)
     save(result.model_copy(update={"seed": 9}), path)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
-    assert 9 in {trial.result.seed for trial in table.read([results])[0]}
+    assert 9 in {trial.result.seed for trial in trials_module.read([results])[0]}
 
 
 def test_a_forged_score_is_refused_although_the_true_file_is_remembered(results: Path) -> None:
     path = next(results.rglob("seed-0.json"))
-    table.read([results])
+    trials_module.read([results])
     before, score = path.read_text(), load(path).score
     path.write_text(before.replace(f'"score": {score!r}', '"score": 0.123456789'))
-    trials, refused = table.read([results])
+    trials, refused = trials_module.read([results])
     assert (len(trials), len(refused)) == (11, 1)
     assert f"{path}: quarantined" in refused[0]
-    assert table.read([results])[1] == refused  # and is never remembered as good
+    assert trials_module.read([results])[1] == refused  # and is never remembered as good
     path.write_text(before)
-    assert len(table.read([results])[0]) == 12
+    assert len(trials_module.read([results])[0]) == 12
 
 
 def test_other_code_is_not_answered_from_the_memory(
     results: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table.read([results])
+    trials_module.read([results])
     monkeypatch.setattr(kept, "_code", lambda: b"another program")
-    table.read([results])
+    trials_module.read([results])
     assert len(parsed) == 24
     with sqlite3.connect(memory_file(results)) as database:
         assert database.execute("SELECT count(*) FROM parts").fetchone() == (12,)  # the old entries are gone
 
 
 def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
-    table.read([results])
+    trials_module.read([results])
     next(results.rglob("seed-0.json")).unlink()
-    table.read([results])
+    trials_module.read([results])
     with sqlite3.connect(memory_file(results)) as database:
         assert database.execute("SELECT count(*) FROM parts").fetchone() == (11,)
 
@@ -113,12 +115,12 @@ def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
 def test_a_broken_or_unwritable_memory_costs_time_and_nothing_else(
     results: Path, parsed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = table.read([results])
+    first = trials_module.read([results])
     memory_file(results).write_bytes(b"not a database" * 100)
-    assert table.read([results]) == first
-    assert table.read([results]) == first
+    assert trials_module.read([results]) == first
+    assert trials_module.read([results]) == first
     assert len(parsed) == 24
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "file"))
-    assert table.read([results]) == first
+    assert trials_module.read([results]) == first
     assert len(parsed) == 36

@@ -15,12 +15,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from embench import store
-from embench.errors import BadInput
-from embench.results import TrialResult, load, save
-from embench.task import Item, Scoring
-from leaderboard import cli, export, site, table
-from leaderboard.published import PUBLISHED
+from embench.core import paths
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.task import Item, Scoring
+from embench.scoring.results import load, save
+from embench.scoring.schema import TrialResult
+from leaderboard import boards, cli, compare, paper
+from leaderboard import ranking as ranking_module
+from leaderboard import trials as trials_module
+from leaderboard.reference_scores import PUBLISHED
+from leaderboard.site import writer
+from leaderboard.site.content import Content
+from leaderboard.site.pages import index_page
 
 MITO = made.task("made-mito")
 SYNAPSE = made.task("made-synapse")
@@ -28,16 +35,16 @@ TOY = made.task("made-toy", synthetic=True)
 MODELS = {"retina": 0.7, "transunet": 0.55, "unet-resnet50": 0.4}
 
 
-def trials(results: list[TrialResult]) -> list[table.Trial]:
-    return [table.trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)]
+def trials(results: list[TrialResult]) -> list[trials_module.Trial]:
+    return [trials_module.trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)]
 
 
-def board(results: list[TrialResult], kind: str) -> table.Board:
-    return next(each for each in table.boards(trials(results)) if each.kind == kind)
+def board(results: list[TrialResult], kind: str) -> boards.Board:
+    return next(each for each in boards.boards(trials(results)) if each.kind == kind)
 
 
 def rank(results: list[TrialResult], kind: str = "published") -> pd.DataFrame:
-    return table.rank(board(results, kind), 0, draws=500)
+    return ranking_module.rank(board(results, kind), 0, draws=500)
 
 
 # ---- boards
@@ -52,7 +59,7 @@ def test_complete_rows_are_ranked_by_their_mean_over_tasks() -> None:
 
 
 def test_synthetic_and_real_trials_stand_on_different_boards() -> None:
-    found = table.boards(trials(made.suite(MODELS, [MITO, TOY], seeds=3)))
+    found = boards.boards(trials(made.suite(MODELS, [MITO, TOY], seeds=3)))
     assert [(each.kind, [c.task for c in each.columns]) for each in found] == [
         ("published", ["made-mito"]),
         ("synthetic", ["made-toy"]),
@@ -62,7 +69,7 @@ def test_synthetic_and_real_trials_stand_on_different_boards() -> None:
 def test_rows_with_different_fingerprints_share_no_ranking() -> None:
     results = made.suite(MODELS, [MITO], seeds=3)
     results += made.suite({"retina": 0.9}, [MITO], seeds=3, data_hash="ab" * 32)
-    first, second = table.boards(trials(results))
+    first, second = boards.boards(trials(results))
     assert (first.rows, second.rows) == (["retina", "transunet", "unet-resnet50"], ["retina"])
     assert first.columns[0].key != second.columns[0].key
     assert first.columns[0].label != second.columns[0].label
@@ -77,8 +84,10 @@ def test_budget_classes_and_scoring_each_make_another_fingerprint(changed: str) 
     }[changed]
     one = made.result(data_hash="0" * 64)
     assert one.fingerprint.digest != other.fingerprint.digest
-    assert [line.partition(":")[0] for line in table.differences(one.fingerprint, other.fingerprint)] == [changed]
-    assert table.differences(one.fingerprint, one.fingerprint) == []
+    assert [line.partition(":")[0] for line in trials_module.differences(one.fingerprint, other.fingerprint)] == [
+        changed
+    ]
+    assert trials_module.differences(one.fingerprint, one.fingerprint) == []
 
 
 def test_another_recipe_is_its_own_row_of_the_open_track_beside_the_published_pairing() -> None:
@@ -96,14 +105,17 @@ def test_overrides_of_the_recipe_are_stated_in_the_row() -> None:
     (trial,) = trials([changed])
     assert trial.row == "retina@crop=96"  # the task is not registered: its batch size is not known here
     assert trial.kind == "open"
-    assert table.overrides(changed.recipe, MITO) == "crop=96,batch=8"
-    assert table.overrides({**changed.recipe, "crop": 224, "batch_size": 16}, MITO) == "inference"
-    assert table.overrides(made.result("retina", MITO).recipe, MITO) == ""
+    assert trials_module.overrides(changed.recipe, MITO) == "crop=96,batch=8"
+    assert trials_module.overrides({**changed.recipe, "crop": 224, "batch_size": 16}, MITO) == "inference"
+    assert trials_module.overrides(made.result("retina", MITO).recipe, MITO) == ""
     own = made.result("retina", MITO).recipe
     sparse = {**own, "inference": {**own["inference"], "overlap_2d": 0.25, "overlap_3d": 0.25}}
-    assert table.overrides(sparse, MITO) == "overlap=0.25"
-    assert table.overrides({**own, "schedule": "<b>none</b>"}, MITO) == "schedule"
-    assert table.overrides({**made.result("retina", MITO).recipe, "learning_rate": 0.1}, MITO) == "learning_rate=0.1"
+    assert trials_module.overrides(sparse, MITO) == "overlap=0.25"
+    assert trials_module.overrides({**own, "schedule": "<b>none</b>"}, MITO) == "schedule"
+    assert (
+        trials_module.overrides({**made.result("retina", MITO).recipe, "learning_rate": 0.1}, MITO)
+        == "learning_rate=0.1"
+    )
 
 
 def test_a_track_that_its_own_recipe_contradicts_is_not_believed() -> None:
@@ -142,7 +154,7 @@ def test_average_precision_is_a_second_ranking_that_needs_no_threshold() -> None
         results[k] = each.model_copy(update={"snapshots": snapshots})
     found = board(results, "published")
     assert found.ranked == ["labels-only", "retina", "transunet", "unet-resnet50"]
-    ranking = table.rank(found, 0, draws=200, measure="average_precision")
+    ranking = ranking_module.rank(found, 0, draws=200, measure="average_precision")
     assert ranking["row"].tolist() == ["transunet", "unet-resnet50", "retina"]
     assert ranking["mean"].tolist() == pytest.approx([0.5, 0.4, 0.3])
     assert ranking["image_low"].isna().all()
@@ -174,8 +186,8 @@ def test_a_cell_has_both_its_intervals_and_other_images_than_its_columns_have_no
         )
     found = board(results, "published")
     cells = {row: found.cell(row, found.columns[0]) for row in found.rows}
-    drawn = {row: table.bootstrap(row, [cell.scores], 0, draws=200) for row, cell in cells.items()}
-    intervals = table.intervals(cells, 0, drawn)
+    drawn = {row: ranking_module.bootstrap(row, [cell.scores], 0, draws=200) for row, cell in cells.items()}
+    intervals = ranking_module.intervals(cells, 0, drawn)
     for row in ("a", "b"):
         for low, high in (("low", "high"), ("image_low", "image_high")):
             assert 0 <= intervals.loc[row, low] < cells[row].mean < intervals.loc[row, high] <= 1
@@ -202,7 +214,7 @@ def test_rows_made_with_different_weights_get_different_names() -> None:
     other = [
         each.model_copy(update={"model": each.model.model_copy(update={"weights_hash": "f" * 64})}) for each in results
     ]
-    kept, refused = table.distinct(trials(results + other))
+    kept, refused = trials_module.distinct(trials(results + other))
     assert refused == []
     assert len({trial.row for trial in kept}) == 2
     assert all(trial.row.startswith("retina#weights=") for trial in kept)
@@ -215,14 +227,14 @@ def test_a_zero_that_is_only_a_threshold_artefact_is_marked() -> None:
 
 def test_the_frame_has_one_line_per_trial() -> None:
     results = [*made.suite(MODELS, [MITO], seeds=2), made.result("bad", MITO, status="diverged")]
-    frame = table.frame(trials(results))
+    frame = ranking_module.frame(trials(results))
     assert len(frame) == 7
     assert frame["score"].isna().tolist() == [False] * 6 + [True]
 
 
 def test_the_command_that_makes_a_row_again_names_everything_that_departs_from_the_defaults() -> None:
     made_with = [made.result("unet-resnet50", MITO, s, recipe="retina", crop=96, iterations=800) for s in (0, 2)]
-    assert table.command(trials(made_with)) == (
+    assert trials_module.command(trials(made_with)) == (
         "embench run --model unet-resnet50 --task made-mito --recipe retina --crop 96 --iterations 800 "
         "--snapshots 5 --seeds 3"
     )
@@ -230,7 +242,7 @@ def test_the_command_that_makes_a_row_again_names_everything_that_departs_from_t
 
 def test_file_names_of_rows_are_safe_and_distinct() -> None:
     rows = ["retina", "a+b", "a-b", "a@crop=96", "a@crop-96", "..", "a/../b"]
-    slugs = [table.slug(row) for row in rows]
+    slugs = [trials_module.slug(row) for row in rows]
     assert len(set(slugs)) == len(rows)
     assert all(re.fullmatch(r"[a-z0-9_-][a-z0-9._-]*", slug) for slug in slugs)
 
@@ -257,7 +269,7 @@ def test_unusable_files_are_refused_with_a_reason_and_the_rest_is_read(tmp_path:
     for name, text in bad.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
-    read, refused = table.read([tmp_path])
+    read, refused = trials_module.read([tmp_path])
     assert len(read) == 9
     assert len(refused) == len(bad)
     # Whichever of the two copies comes second is the one left out.
@@ -268,7 +280,7 @@ def test_unusable_files_are_refused_with_a_reason_and_the_rest_is_read(tmp_path:
 
 def test_folders_given_twice_are_read_once(tmp_path: Path) -> None:
     made.write([made.result(seed=s) for s in range(3)], tmp_path)
-    read, refused = table.read([tmp_path, tmp_path])
+    read, refused = trials_module.read([tmp_path, tmp_path])
     assert (len(read), refused) == (3, [])
 
 
@@ -277,7 +289,7 @@ def test_folders_given_twice_are_read_once(tmp_path: Path) -> None:
 
 def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite(MODELS, [MITO, SYNAPSE], noise=0.01), tmp_path)
-    cli.compare([tmp_path], "retina", "transunet", ["made-mito"], as_json=True)
+    compare.compare([tmp_path], "retina", "transunet", ["made-mito"], as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["task"] == "made-mito"
     assert (entry["n"], entry["m"]) == (6, 6)
@@ -285,7 +297,7 @@ def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pyt
     assert entry["stars"] == "**"
     assert entry["first"]["median"] > entry["second"]["median"]
     assert entry["first"]["min"] <= entry["first"]["q1"] <= entry["first"]["q3"] <= entry["first"]["max"]
-    cli.compare([tmp_path], "retina", "transunet")
+    compare.compare([tmp_path], "retina", "transunet")
     printed = capsys.readouterr().out
     assert "made-synapse" in printed
     assert "**" in printed
@@ -294,7 +306,7 @@ def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pyt
 
 def test_compare_of_three_seeds_says_that_n_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path)
-    cli.compare([tmp_path], "retina", "transunet")
+    compare.compare([tmp_path], "retina", "transunet")
     assert "n too small" in capsys.readouterr().out
 
 
@@ -303,14 +315,14 @@ def test_compare_says_who_is_non_inferior_by_the_stated_margin(
 ) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], noise=0.001), tmp_path)
     for margin, expected in ((0.2, "non-inferior"), (0.005, "not distinguished")):
-        cli.compare([tmp_path], "a", "b", as_json=True, margin=margin)
+        compare.compare([tmp_path], "a", "b", as_json=True, margin=margin)
         (entry,) = json.loads(capsys.readouterr().out)["tasks"]
         assert entry["non_inferiority"] == {"margin": margin, "first": expected, "second": "non-inferior"}
-    cli.compare([tmp_path], "a", "b", margin=0.2)
+    compare.compare([tmp_path], "a", "b", margin=0.2)
     assert "a with margin 0.2: non-inferior" in capsys.readouterr().out
     for margin in (-0.1, 0.0, 1.0, float("nan")):
         with pytest.raises(BadInput, match="--margin"):
-            cli.compare([tmp_path], "a", "b", margin=margin)
+            compare.compare([tmp_path], "a", "b", margin=margin)
 
 
 def test_compare_pairs_test_images_and_those_seeds_that_draw_the_same_streams(
@@ -319,12 +331,12 @@ def test_compare_pairs_test_images_and_those_seeds_that_draw_the_same_streams(
     results = made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4)
     results += [made.result("a", MITO, seed, crop=96) for seed in range(1, 5)]
     made.write(results, tmp_path)
-    cli.compare([tmp_path], "a", "b", as_json=True)
+    compare.compare([tmp_path], "a", "b", as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["paired_by_image"]["n"] == 4
     assert entry["paired_by_image"]["verdict"] == "n too small"
     assert entry["paired_by_seed"] is None
-    cli.compare([tmp_path], "a", "a@crop=96", as_json=True)
+    compare.compare([tmp_path], "a", "a@crop=96", as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["paired_by_seed"]["n"] == 3
 
@@ -333,7 +345,7 @@ def test_compare_keeps_real_and_synthetic_tasks_apart_over_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO, SYNAPSE, TOY], seeds=4), tmp_path)
-    cli.compare([tmp_path], "a", "b", as_json=True)
+    compare.compare([tmp_path], "a", "b", as_json=True)
     found = json.loads(capsys.readouterr().out)
     real, synthetic = found["over_tasks"]
     assert (real["tasks"], synthetic["tasks"]) == (["made-mito", "made-synapse"], ["made-toy"])
@@ -345,13 +357,13 @@ def test_compare_keeps_real_and_synthetic_tasks_apart_over_tasks(
 
 def test_compare_by_average_precision_uses_it_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4), tmp_path)
-    cli.compare([tmp_path], "a", "b", as_json=True, measure="average_precision")
+    compare.compare([tmp_path], "a", "b", as_json=True, measure="average_precision")
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     for name in ("first", "second"):
         assert entry[name]["mean"] == pytest.approx(entry[name]["average_precision"])
         assert entry[name]["mean"] != pytest.approx(entry[name]["mean_iou"])
     with pytest.raises(BadInput, match="unknown measure 'avarage_precision': did you mean average_precision"):
-        cli.compare([tmp_path], "a", "b", measure="avarage_precision")
+        compare.compare([tmp_path], "a", "b", measure="avarage_precision")
 
 
 def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
@@ -366,7 +378,7 @@ def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
             last = each.final.model_copy(update={"diagnostics": tuned, "images": images})
             results[results.index(each)] = each.model_copy(update={"snapshots": (last,)})
     made.write(results, tmp_path)
-    cli.compare([tmp_path], "a", "b")
+    compare.compare([tmp_path], "a", "b")
     printed = capsys.readouterr().out
     assert re.search(
         r"† made-mito: a has IoU 0\.\d{3} at the protocol's threshold and 0\.800 at the one chosen", printed
@@ -378,17 +390,17 @@ def test_compare_suggests_near_names_and_finds_the_only_row_of_a_model(tmp_path:
     made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
     made.write([made.result("retina", MITO, s, crop=96) for s in range(3)], tmp_path)
     with pytest.raises(BadInput, match="did you mean transunet"):
-        cli.compare([tmp_path], "transnet", "retina")
+        compare.compare([tmp_path], "transnet", "retina")
     with pytest.raises(BadInput, match="unknown task 'made-mitos': did you mean made-mito"):
-        cli.compare([tmp_path], "transunet", "retina", ["made-mitos"])
-    cli.compare([tmp_path], "transunet", "retina")
+        compare.compare([tmp_path], "transunet", "retina", ["made-mitos"])
+    compare.compare([tmp_path], "transunet", "retina")
 
 
 def test_compare_never_compares_across_fingerprints_and_says_why(tmp_path: Path) -> None:
     made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
     made.write(made.suite({"retina": 0.5}, [MITO], seeds=3, iterations=10), tmp_path)
     with pytest.raises(BadInput, match="made-mito: not comparable, iterations: 10 against 1000"):
-        cli.compare([tmp_path], "retina", "transunet")
+        compare.compare([tmp_path], "retina", "transunet")
 
 
 def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> None:
@@ -502,9 +514,9 @@ def test_the_front_page_of_twenty_models_on_eight_tasks_is_below_one_megabyte(tm
     models = {f"model-{k:02d}": 0.3 + 0.02 * k for k in range(20)}
     one = trials(made.suite(models, tasks, seeds=1))
     found = [replace(each, result=each.result.model_copy(update={"seed": seed})) for each in one for seed in range(6)]
-    rendered = site._Site(tmp_path)
-    content = site.Content(found, [])
-    rendered.page("index.html", "index.html", **site._index(content, rendered))
+    rendered = writer.Site(tmp_path)
+    content = Content(found, [])
+    rendered.page("index.html", "index.html", **index_page(content, rendered))
     assert (tmp_path / "index.html").stat().st_size < 2**20
 
 
@@ -520,7 +532,7 @@ def with_sections(tmp_path: Path) -> tuple[Path, Path]:
     image = generator.integers(0, 255, labels.shape, dtype=np.uint8)
     data = tmp_path / "data"
     data_hash = store.write(
-        store.prepared_path(MITO.name, data),
+        paths.prepared_path(MITO.name, data),
         MITO,
         [Item(split, f"stack-{split}", image, labels) for split in ("train", "test")],
     )
@@ -563,7 +575,7 @@ def test_without_the_scored_data_the_page_shows_predictions_and_says_how_to_prep
     assert len(list((tmp_path / "none/sections").rglob("*.png"))) == 2
     other = np.zeros((1, 40, 48), np.uint8)
     store.write(
-        store.prepared_path(MITO.name, data), MITO, [Item(s, f"stack-{s}", other, other) for s in ("train", "test")]
+        paths.prepared_path(MITO.name, data), MITO, [Item(s, f"stack-{s}", other, other) for s in ("train", "test")]
     )
     cli.build([folder], tmp_path / "changed", data)
     assert "differ from what was scored" in task_page(tmp_path / "changed")
@@ -599,28 +611,28 @@ def test_sections_that_are_not_there_are_reported(with_sections: tuple[Path, Pat
 
 
 def test_table_1_has_one_column_per_benchmark_and_perez_is_the_mean_of_its_tasks(tmp_path: Path) -> None:
-    perez = [made.task(name) for name in export.PEREZ]
+    perez = [made.task(name) for name in paper.PEREZ]
     results = made.suite({"retina": 0.8, "transunet": 0.6}, [MITO, *perez], seeds=3)
     results += [made.result("half", on, seed) for on in (MITO, perez[0]) for seed in range(3)]
-    means = export.table_1(board(results, "published"))
+    means = paper.table_1(board(results, "published"))
     assert list(means.columns) == ["perez", "made-mito"]
     assert list(means.index) == ["retina", "transunet", "half"]
-    of_retina = [each.score for each in results if each.model.name == "retina" and each.task in export.PEREZ]
+    of_retina = [each.score for each in results if each.model.name == "retina" and each.task in paper.PEREZ]
     assert means.loc["retina", "perez"] == pytest.approx(np.mean(of_retina))
     assert np.isnan(means.loc["half", "perez"])
     made.write(results, tmp_path)
-    markdown = export.export([tmp_path])
+    markdown = paper.export([tmp_path])
     assert markdown.splitlines()[:2] == ["| model | perez | made-mito |", "| --- | ---: | ---: |"]
     assert f"| retina | {means.loc['retina', 'perez']:.3f} |" in markdown
-    latex = export.export([tmp_path], style="latex")
+    latex = paper.export([tmp_path], style="latex")
     assert latex.startswith("\\begin{tabular}{lrr}")
     assert latex.count("\\\\") == 4
     with pytest.raises(BadInput, match="unknown board 'publishd': did you mean published"):
-        export.export([tmp_path], "publishd")
+        paper.export([tmp_path], "publishd")
 
 
 def test_what_latex_would_read_as_a_command_is_escaped() -> None:
-    assert export._escaped(r"a_b%\x{}–") == r"a\_b\%\textbackslash{}x\{\}--"
+    assert paper._escaped(r"a_b%\x{}–") == r"a\_b\%\textbackslash{}x\{\}--"
 
 
 def test_figure_s1_is_in_percent_of_the_baseline_and_of_transunet_where_that_scores_nothing() -> None:
@@ -629,36 +641,36 @@ def test_figure_s1_is_in_percent_of_the_baseline_and_of_transunet_where_that_sco
     results += made.suite({"retina": 0.3, "transunet": 0.2}, [cremi], seeds=3)
     results += [made.result("unet-resnet50", cremi, seed, 0, noise=0) for seed in range(3)]
     found = board(results, "published")
-    means, percent = export.table_1(found), export.figure_s1(found)
+    means, percent = paper.table_1(found), paper.figure_s1(found)
     assert list(percent.columns) == ["cremi (from transunet)", "made-mito"]
     assert percent.loc["unet-resnet50", "made-mito"] == 0
     ratio = means.loc["retina", "made-mito"] / means.loc["unet-resnet50", "made-mito"]
     assert percent.loc["retina", "made-mito"] == pytest.approx(100 * (ratio - 1))
     assert percent.loc["unet-resnet50", "cremi (from transunet)"] == pytest.approx(-100)
     alone = board(made.suite({"somebody": 0.5}, [MITO], seeds=3), "published")
-    assert export.figure_s1(alone).isna().all(axis=None)
+    assert paper.figure_s1(alone).isna().all(axis=None)
 
 
 def test_every_layout_has_the_figures_of_the_trials_in_every_style(tmp_path: Path) -> None:
     results = made.suite({"retina": 0.6, "transunet": 0.5}, [MITO], seeds=6)
     made.write(results, tmp_path)
     own = [each for each in results if each.model.name == "retina"]
-    text = export.export([tmp_path], style="json", layout="figure-3b")
+    text = paper.export([tmp_path], style="json", layout="figure-3b")
     assert [line["score"] for line in json.loads(text) if line["model"] == "retina"] == [each.score for each in own]
-    text = export.export([tmp_path], style="csv", layout="figure-3a")
+    text = paper.export([tmp_path], style="csv", layout="figure-3a")
     lines = [line for line in csv.DictReader(io.StringIO(text)) if line["model"] == "retina"]
     assert [int(line["iteration"]) for line in lines] == [each.iteration for each in own[0].snapshots]
     assert float(lines[-1]["mean"]) == pytest.approx(np.mean([each.score for each in own]))
     assert float(lines[-1]["low"]) == min(each.score for each in own)
-    text = export.export([tmp_path], style="csv", runs=3)
+    text = paper.export([tmp_path], style="csv", runs=3)
     three = next(line for line in csv.DictReader(io.StringIO(text)) if line["model"] == "retina")
     assert float(three["made-mito"]) == pytest.approx(np.mean([each.score for each in own[:3]]))
-    for layout in export.LAYOUTS:
+    for layout in paper.LAYOUTS:
         for style in ("markdown", "latex", "csv", "json"):
-            assert "retina" in export.export([tmp_path], style=style, layout=layout)
+            assert "retina" in paper.export([tmp_path], style=style, layout=layout)
     for asked in ({"layout": "table-2"}, {"style": "excel"}, {"runs": 0}):
         with pytest.raises(BadInput):
-            export.export([tmp_path], **asked)
+            paper.export([tmp_path], **asked)
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
@@ -666,14 +678,14 @@ def test_every_layout_has_the_figures_of_the_trials_in_every_style(tmp_path: Pat
 def test_a_board_is_drawn_in_any_of_three_formats_and_the_same_at_every_time(kind: str, tmp_path: Path) -> None:
     made.write(made.suite({"retina": 0.6, "transunet": 0.5, "unet-resnet50": 0.3}, [MITO]), tmp_path / "results")
     for layout in ("figure-3a", "figure-3b", "figure-s1"):
-        drawn = export.figure([tmp_path / "results"], tmp_path / f"{layout}.{kind}", layout=layout)
+        drawn = paper.figure([tmp_path / "results"], tmp_path / f"{layout}.{kind}", layout=layout)
         assert drawn.read_bytes().startswith((b"%PDF-", b"<?xml", b"\x89PNG"))
-        again = export.figure([tmp_path / "results"], tmp_path / f"again.{kind}", layout=layout)
+        again = paper.figure([tmp_path / "results"], tmp_path / f"again.{kind}", layout=layout)
         assert again.read_bytes() == drawn.read_bytes()
     with pytest.raises(BadInput, match="ends in"):
-        export.figure([tmp_path / "results"], tmp_path / "figure.docx")
+        paper.figure([tmp_path / "results"], tmp_path / "figure.docx")
     with pytest.raises(BadInput, match="cannot be drawn"):
-        export.figure([tmp_path / "results"], tmp_path / f"figure.{kind}", layout="table-1")
+        paper.figure([tmp_path / "results"], tmp_path / f"figure.{kind}", layout="table-1")
 
 
 def test_duplicates_and_what_is_known_of_them_stand_beside_the_results(tmp_path: Path) -> None:

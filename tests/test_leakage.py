@@ -11,10 +11,11 @@ import published_files
 import pytest
 from PIL import Image
 
-from embench import leakage, store, tasks
-from embench.leakage import between, fingerprint, interleaved, padded, prints_of, report
-from embench.store import Prepared, Volume
-from embench.task import Item, Scoring, Split, Task, UnlabelledSet
+from embench.data import catalog, duplicates, patches, store
+from embench.data.duplicates import report
+from embench.data.patches import between, fingerprint, interleaved, padded, prints_of
+from embench.data.store import Prepared, Volume
+from embench.data.task import Item, Scoring, Split, Task, UnlabelledSet
 
 TASK = Task("t", "T", "t", ("background", "a"), Scoring("2d"), 10)
 CEM = UnlabelledSet("cem500k", "C", "cem500k")
@@ -115,10 +116,10 @@ def test_a_benchmark_image_inside_a_pretraining_set_is_found_patch_by_patch(tmp_
         found = report(prepared, pretraining)
         again = report(prepared, pretraining)
         hash_ = pretraining.hash
-        assert leakage.prints_path(cem).exists()
-        told = leakage.of_trial(prepared, "cem500k", hash_, tmp_path)
-        other = leakage.of_trial(prepared, "cem500k", "0" * 64, tmp_path)
-        alone = leakage.of_trial(prepared)
+        assert duplicates.prints_path(cem).exists()
+        told = duplicates.of_trial(prepared, "cem500k", hash_, tmp_path)
+        other = duplicates.of_trial(prepared, "cem500k", "0" * 64, tmp_path)
+        alone = duplicates.of_trial(prepared)
     assert {name: (each["patches"], each["exact"], each["near"]) for name, each in found.items()} == {
         "test in train": (4, 0, 0),
         "test in pretraining": (4, 1, 2),
@@ -136,12 +137,12 @@ def test_a_benchmark_image_inside_a_pretraining_set_is_found_patch_by_patch(tmp_
 
 def test_prints_of_another_version_of_a_set_are_made_anew(tmp_path: Path) -> None:
     cem = prepare(tmp_path / "cem500k.h5", {"train": [texture(1)]}, CEM)
-    leakage.save_prints(cem, "0" * 64, np.zeros(7, leakage.PRINT))
+    duplicates.save_prints(cem, "0" * 64, np.zeros(7, patches.PRINT))
     with Prepared(cem) as pretraining:
-        assert len(leakage.pretraining_prints(pretraining)) == 1
-    leakage.prints_path(cem).write_bytes(b"PK\x03\x04 broken")
+        assert len(duplicates.pretraining_prints(pretraining)) == 1
+    duplicates.prints_path(cem).write_bytes(b"PK\x03\x04 broken")
     with Prepared(cem) as pretraining:
-        assert len(leakage.pretraining_prints(pretraining)) == 1
+        assert len(duplicates.pretraining_prints(pretraining)) == 1
 
 
 def test_every_patch_of_a_volume_is_hashed_once() -> None:
@@ -151,7 +152,7 @@ def test_every_patch_of_a_volume_is_hashed_once() -> None:
     assert prints["sha256"][1].tobytes() == fingerprint(volume[0, :224, 224:448])["sha256"].tobytes()
 
 
-def block(split: Split, name: str, origin: str, depth: int = 4) -> leakage.Place:
+def block(split: Split, name: str, origin: str, depth: int = 4) -> patches.Place:
     return split, name, origin, depth
 
 
@@ -168,7 +169,7 @@ def block(split: Split, name: str, origin: str, depth: int = 4) -> leakage.Place
         ([block("train", "fib1-0-0-0", "a.h5"), block("test", "fib1-1-0-3", "a.h5")], True),
     ],
 )
-def test_training_and_test_sections_of_one_volume_must_not_interleave(items: list[leakage.Place], mixed: bool) -> None:
+def test_training_and_test_sections_of_one_volume_must_not_interleave(items: list[patches.Place], mixed: bool) -> None:
     assert bool(interleaved(items)) == mixed
 
 
@@ -205,9 +206,11 @@ PUBLISHED: dict[str, Callable[[Path, np.random.Generator], object]] = {
 
 
 # Generated tasks have no volumes in common by construction: every item is drawn on its own (test_mini.py).
-@pytest.mark.parametrize("task", [task for task in tasks.all_tasks() if not task.synthetic], ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [task for task in catalog.all_tasks() if not task.synthetic], ids=lambda task: task.name
+)
 def test_every_registered_task_trains_and_tests_on_other_volumes_or_blocks(task: Task, tmp_path: Path) -> None:
-    dataset = tasks.find_dataset(task.dataset)
+    dataset = catalog.find_dataset(task.dataset)
     PUBLISHED[dataset.name](tmp_path, np.random.default_rng(0))
     items = list(dataset.read(tmp_path, task.name))
     assert {item.split for item in items} >= {"train", "test"}

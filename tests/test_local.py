@@ -16,12 +16,14 @@ import engine_drill
 import pytest
 from toy import comparable, planned, request
 
-from embench import ledger, provenance, results, status
-from embench.executors import Local, local
-from embench.experiment import trials
-from embench.ledger import Failure
-from embench.plan import TrialSpec
-from embench.results import TrialResult
+from embench.core import environment
+from embench.runs import status, worker
+from embench.runs.executors import Local, local
+from embench.runs.plan import TrialSpec
+from embench.runs.request import trials
+from embench.runs.worker import Failure
+from embench.scoring import results
+from embench.scoring.schema import TrialResult
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_there_is_a_trial_per_gpu_or_as_many_as_the_cores_carry(
 ) -> None:
     seen: list[tuple[int, list[str]]] = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
-    monkeypatch.setattr(provenance, "cores", lambda: cores)
+    monkeypatch.setattr(environment, "cores", lambda: cores)
     monkeypatch.setattr(local, "_pool", lambda _, jobs, devices, __: seen.append((jobs, list(devices))))
     monkeypatch.setattr(local, "_inline", lambda trial, *_: seen.append((1, [trial.device])))
     first = replace(planned(toy_data, tmp_path), device="cuda" if gpus else "cpu", threads=threads)
@@ -66,8 +68,8 @@ def test_every_gpu_has_a_process_of_its_own_for_all_the_trials_it_gets(
     model = tmp_path / "mine.py"
     model.write_text(  # each process waits until the other is at work too, so that both get trials
         "import os, pathlib, time\n"
-        "from embench.executors import local\n"
-        "from embench.model import SegmentationModel\n"
+        "from embench.runs.executors import local\n"
+        "from embench.models.base import SegmentationModel\n"
         "class Telling(SegmentationModel):\n"
         "    def fit(self, sections, task, iterations, rng):\n"
         f"        place = pathlib.Path({str(tmp_path)!r}) / 'seen'\n"
@@ -88,9 +90,9 @@ def test_every_gpu_has_a_process_of_its_own_for_all_the_trials_it_gets(
     assert Counter(device for _, device in pairs) == {"cuda:0": 1, "cuda:1": 1}
 
 
-def started(trial: TrialSpec, process: subprocess.Popen[str]) -> ledger.Progress:
+def started(trial: TrialSpec, process: subprocess.Popen[str]) -> worker.Progress:
     while True:
-        note = ledger.progress(trial)
+        note = worker.progress(trial)
         if note and note.stage == "training":
             return note
         assert process.poll() is None, process.communicate()

@@ -10,8 +10,10 @@ import made_results as made
 import numpy as np
 import pytest
 
-from leaderboard import cli, site, statistics
-from leaderboard.made import Made, digest
+from leaderboard import cli
+from leaderboard.cache.site import Made, digest
+from leaderboard.site import writer
+from leaderboard.stats import tests
 
 MITO, SYNAPSE, TOY = made.task("made-mito"), made.task("made-synapse"), made.task("made-toy", synthetic=True)
 ROWS = {"retina": 0.7, "transunet": 0.5, "unet-resnet50": 0.2}
@@ -26,13 +28,13 @@ def results(tmp_path: Path) -> Path:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The pages that were really rendered, in order."""
     seen: list[str] = []
-    page = site._Site.page
+    page = writer.Site.page
 
-    def counting(self: site._Site, name: str, template: str, **context: object) -> None:
+    def counting(self: writer.Site, name: str, template: str, **context: object) -> None:
         seen.append(name.partition("-")[0])
         page(self, name, template, **context)
 
-    monkeypatch.setattr(site._Site, "page", counting)
+    monkeypatch.setattr(writer.Site, "page", counting)
     return seen
 
 
@@ -120,7 +122,7 @@ def test_another_program_is_not_answered_from_what_was_made(
     results: Path, tmp_path: Path, written: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli.build([results], tmp_path / "site")
-    monkeypatch.setattr("leaderboard.made._program", lambda: b"another program")
+    monkeypatch.setattr("leaderboard.cache.site._program", lambda: b"another program")
     cli.build([results], tmp_path / "site")
     assert len(written) == 22
 
@@ -140,7 +142,7 @@ def test_figures_are_computed_once_for_the_same_samples(tmp_path: Path) -> None:
 
     def compute(k: int) -> dict[str, np.ndarray]:
         asked.append(k)
-        return vars(statistics.compare_all(list(samples[k])))
+        return vars(tests.compare_all(list(samples[k])))
 
     with Made(tmp_path) as made_before:
         first = made_before.arrays([["pairs", each] for each in samples], compute)

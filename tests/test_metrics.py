@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
 
-from embench.inference import PlaneSum
-from embench.metrics import Counts, ScoreHistogram, count, matched_counts
+from embench.scoring.counts import Counts, ScoreHistogram, count, matched_counts
+from embench.training.inference import PlaneSum
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 EXPECTED = json.loads((GOLDEN / "metrics.json").read_text())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from embench.store import Prepared, write
-from embench.synthetic import VERSION
-from embench.task import Item, Task, UnlabelledSet
-from embench.tasks.mini import DATASET, read, some_instances
+from embench.data.store import Prepared, write
+from embench.data.task import Item, Task, UnlabelledSet
+from embench.datasets.mini import DATASET, read, some_instances
+from embench.datasets.synthetic_tissue import VERSION
 
 # Of generator 1. A change of any needs another VERSION: results on the old voxels are not comparable.
 HASHES: dict[str, str] = {

@@ -10,15 +10,20 @@ import torch
 from test_run import _Killed, killed_at
 from toy import TOY, discs, make_start, request
 
-from embench import commands, modeldocs, results, store, trial
-from embench.errors import BadInput
-from embench.experiment import choose_models, trials
-from embench.model import GROUPS, TorchModel
-from embench.pretraining import run as pretrain
-from embench.registry import chosen_models, find_model, find_pretraining, model_names, pretraining_names
-from embench.starts import only_imported, start_command, start_path
-from embench.task import Item, UnlabelledSet
-from embench.weights import load_weights, save_weights
+from embench.cli import modeldocs, models
+from embench.core.errors import BadInput
+from embench.core.paths import prepared_path
+from embench.data import store
+from embench.data.task import Item, UnlabelledSet
+from embench.models.base import GROUPS, TorchModel
+from embench.models.checkpoints import load_weights, save_weights
+from embench.models.registry import chosen_models, find_model, model_names
+from embench.pretraining.command import run as pretrain
+from embench.pretraining.initial_checkpoint import only_imported, start_command, start_path
+from embench.pretraining.registry import find_pretraining, pretraining_names
+from embench.runs import trial
+from embench.runs.request import choose_models, trials
+from embench.scoring import results
 
 PRETRAINED = [name for name in model_names() if getattr(find_model(name), "pretraining", None)]
 
@@ -42,9 +47,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the toy task, its unlabelled set, and a checkpoint for every model that starts from one."""
     folder = tmp_path_factory.mktemp("toy")
     items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 4), ("test", 2, 1))]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", folder), replace(TOY, iterations=2), items)
+    store.write(prepared_path("toy", folder), replace(TOY, iterations=2), items)
     unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
-    store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 8)[0])])
+    store.write(prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 8)[0])])
     for name in model_names():
         make_start(name, folder)
     return folder
@@ -122,7 +127,7 @@ def test_models_of_published_weights_are_left_out_of_a_group_on_a_reduced_task_a
     assert all(name in caplog.text for name in left_out)
     bare = tmp_path / "bare"
     items = [Item(split, split, *discs(1, 2)) for split in ("train", "test")]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", bare), TOY, items)
+    store.write(prepared_path("toy", bare), TOY, items)
     for name in left_out:
         assert only_imported(torch_model(name)) == "imagenet"
         with pytest.raises(BadInput, match="imagenet weights are published for the full-size network alone"):
@@ -170,7 +175,7 @@ def test_a_checkpoint_that_is_not_what_its_place_says_is_refused(data: Path, tmp
     ours = load_weights(start_path(model, "toy-unlabelled", "tiny", data))
     folder = tmp_path / "moved"
     items = [Item(split, split, *discs(1, 2)) for split in ("train", "test")]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", folder), TOY, items)
+    store.write(prepared_path("toy", folder), TOY, items)
     moved = start_path(model, "toy-unlabelled", "tiny", folder)
     save_weights(moved, ours.tensors, ours.card.model_copy(update={"model": "transunet-768"}))
     with pytest.raises(BadInput, match="retina weights of transunet-768 on toy-unlabelled, tiny, but retina starts"):
@@ -212,7 +217,7 @@ def bare(data: Path, tmp_path: Path) -> Path:
     """A data folder with the unlabelled set and no weights."""
     folder = tmp_path / "bare"
     folder.mkdir()
-    name = store.prepared_path("toy-unlabelled", folder).name
+    name = prepared_path("toy-unlabelled", folder).name
     (folder / name).symlink_to(data / name)
     return folder
 
@@ -248,7 +253,7 @@ def test_a_user_s_own_network_is_pretrained_by_reconstruction_and_starts_from_it
     file.write_text(MINE)
     spec = f"{file}:MyNet"
     folder = bare(data, tmp_path)
-    name = store.prepared_path("toy", folder).name
+    name = prepared_path("toy", folder).name
     (folder / name).symlink_to(data / name)
     asked = request(folder, tmp_path / "r", [spec], snapshots=1)
     with pytest.raises(BadInput, match=r"pretrain retina --model .*mymodel.py:MyNet --data toy-unlabelled"):
@@ -287,13 +292,13 @@ def test_methods_of_one_network_alone_refuse_another(data: Path) -> None:
 
 
 def test_lists_show_every_model_and_method(capsys: pytest.CaptureFixture[str]) -> None:
-    commands.list_models()
-    commands.list_methods()
+    models.list_models()
+    models.list_methods()
     shown = {row.split("\t")[1] for row in capsys.readouterr().out.splitlines()}
     assert set(model_names()) <= shown
 
 
 def test_the_page_of_models_is_written_from_the_registry_as_it_is_now() -> None:
     page = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
-    assert page == modeldocs.markdown(), "run: python -m embench.modeldocs > docs/models.md"
+    assert page == modeldocs.markdown(), "run: python -m embench.cli.modeldocs > docs/models.md"
     assert all(f"| `{name}` |" in page for name in [*model_names(), *pretraining_names()])

@@ -15,10 +15,10 @@ import zarr
 from PIL import Image
 from typer.testing import CliRunner
 
-from embench import store, tasks
-from embench.cli import app
-from embench.errors import BadInput
-from embench.owndata import OwnData, prepare
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data import catalog, store
+from embench.data.own_task import OwnData, prepare
 
 CLASSES = "0:background,1:er"
 
@@ -171,9 +171,9 @@ def test_an_own_task_is_a_task_like_any_other(tmp_path: Path, volume) -> None:
     with own(tmp_path, **pictures(tmp_path, volume)) as file:
         expected = file.task
     data = tmp_path / "data"
-    assert tasks.find_task("my-er", data) == expected
-    assert tasks.own_tasks(data) == [expected]
-    with tasks.open_prepared("my-er", data) as file:
+    assert catalog.find_task("my-er", data) == expected
+    assert catalog.own_tasks(data) == [expected]
+    with catalog.open_prepared("my-er", data) as file:
         assert file.verify()
 
 
@@ -311,7 +311,7 @@ def test_the_command_line_refuses_half_a_request(arguments: list[str]) -> None:
 
 def test_the_command_line_shows_published_tasks() -> None:
     listed = CliRunner().invoke(app, ["list", "tasks"], catch_exceptions=False).output
-    assert all(name in listed for name in tasks.SUITES["published"])
+    assert all(name in listed for name in catalog.SUITES["published"])
     shown = CliRunner().invoke(app, ["show", "urocell"], catch_exceptions=False).output
     assert "endolysosomes" in shown
     assert "CC BY-NC-SA 4.0" in shown

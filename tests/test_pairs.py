@@ -8,40 +8,43 @@ import made_results as made
 import numpy as np
 import pytest
 
-from leaderboard import pairs, site, statistics, table
+from leaderboard import ranking
+from leaderboard.site.content import Content
+from leaderboard.stats import pairwise, several, tests
+from leaderboard.trials import trial_of
 
 MITO, SYNAPSE, TOY = made.task("made-mito"), made.task("made-synapse"), made.task("made-toy", synthetic=True)
 MODELS = {"a": 0.7, "b": 0.55, "c": 0.5}
 
 
 @pytest.fixture(scope="module")
-def content() -> site.Content:
+def content() -> Content:
     results = made.suite(MODELS, [MITO, SYNAPSE, TOY]) + made.suite({"alone": 0.6}, [MITO], seeds=1)
-    trials = [table.trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)]
-    return site.Content(trials, [])
+    trials = [trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)]
+    return Content(trials, [])
 
 
-def test_every_line_is_what_its_own_tests_say(content: site.Content) -> None:
+def test_every_line_is_what_its_own_tests_say(content: Content) -> None:
     frame = content.pairings.against("a")
     assert len(frame) == 2 * 3 + 1
     for line in frame.to_dict("records"):
         column = next(each for each in content.columns if each.label == line["task"])
         cells = content.by_column[column.key]
-        found = statistics.compare(cells["a"].scores, cells[line["other"]].scores)
+        found = tests.compare(cells["a"].scores, cells[line["other"]].scores)
         for name in ("n", "m", "p", "shift", "low", "high", "delta", "a12"):
             assert line[name] == pytest.approx(getattr(found, name), nan_ok=True), name
         assert (line["verdict"], line["stars"]) == (found.verdict, found.stars)
-        images = table.image_table([cells["a"], cells[line["other"]]])
-        paired = statistics.compare_pairs(*images)
+        images = ranking.image_table([cells["a"], cells[line["other"]]])
+        paired = tests.compare_pairs(*images)
         assert (line["p_images"], line["verdict_images"]) == (pytest.approx(paired.p), paired.verdict)
 
 
 def test_p_is_adjusted_over_the_tasks_of_a_pair_and_over_all_pairs_real_and_synthetic_apart(
-    content: site.Content,
+    content: Content,
 ) -> None:
     frame = content.pairings.against("a")
     for (_, synthetic), lines in frame.groupby(["other", "synthetic"]):
-        assert lines["p_holm"].to_numpy() == pytest.approx(statistics.holm(lines["p"].to_numpy()))
+        assert lines["p_holm"].to_numpy() == pytest.approx(several.holm(lines["p"].to_numpy()))
         assert len(lines) <= (1 if synthetic else 2)
     every = {
         (row, line["other"], line["task"]): (line["p"], line["p_holm_all"], line["synthetic"])
@@ -50,26 +53,26 @@ def test_p_is_adjusted_over_the_tasks_of_a_pair_and_over_all_pairs_real_and_synt
     }
     for kind in (False, True):
         once = [key for key, found in every.items() if key[0] < key[1] and found[2] is kind]
-        adjusted = statistics.holm([every[key][0] for key in once])
+        adjusted = several.holm([every[key][0] for key in once])
         assert [every[key][1] for key in once] == pytest.approx(adjusted)
         for row, other, task in once:
             assert every[other, row, task] == every[row, other, task]
 
 
-def test_the_probability_of_improvement_is_over_the_tasks_that_both_rows_have(content: site.Content) -> None:
+def test_the_probability_of_improvement_is_over_the_tasks_that_both_rows_have(content: Content) -> None:
     lines = content.pairings.against("a").query("other == 'b' and not synthetic")
     assert lines["improvement"].nunique() == 1
     assert lines["improvement"].iloc[0] == pytest.approx(lines["a12"].mean())
-    _, low, high = statistics.improvement_interval(lines["a12"].to_numpy(), 6, 6)
+    _, low, high = several.improvement_interval(lines["a12"].to_numpy(), 6, 6)
     assert lines[["improvement_low", "improvement_high"]].iloc[0].tolist() == pytest.approx([float(low), float(high)])
     assert np.isnan(content.pairings.against("a").query("other == 'alone'")["improvement_low"]).all()
 
 
-def test_a_pair_is_summed_up_in_words(content: site.Content) -> None:
+def test_a_pair_is_summed_up_in_words(content: Content) -> None:
     frame = content.pairings.against("a")
-    of = {other: pairs.said("a", other, lines.to_dict("records")) for other, lines in frame.groupby("other")}
+    of = {other: pairwise.said("a", other, lines.to_dict("records")) for other, lines in frame.groupby("other")}
     assert of.keys() == {"b", "c", "alone"}
     assert of["b"].startswith("a is better than b on 3 of 3 tasks, worse on 0, not distinguished on 0.")
     assert "on real data, 1.00 [" in of["b"]
     assert "with too few seeds on 1" in of["alone"]
-    assert "may not be compared" in pairs.said("a", "apart", [])
+    assert "may not be compared" in pairwise.said("a", "apart", [])

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from embench import commands, permuted
-from embench.errors import BadInput
-from embench.metrics import count
-from embench.model import TorchModel
-from embench.results import result_files
-from embench.store import Prepared, prepared_path, write
-from embench.task import SPLITS, Item, Scale, Scoring, Task
+from embench.cli import runs
+from embench.core.errors import BadInput
+from embench.core.paths import prepared_path
+from embench.data.store import Prepared, write
+from embench.data.task import SPLITS, Item, Scale, Scoring, Task
+from embench.models.base import TorchModel
+from embench.runs import label_permutation
+from embench.scoring.counts import count
+from embench.scoring.results import result_files
 
 DISCS = Task(
     name="discs",
@@ -90,9 +92,9 @@ def test_perfect_predictions_score_at_chance_against_masks_of_other_images(seed:
 
 def test_every_training_image_gets_the_mask_of_another_and_the_test_split_stays(data: Path, tmp_path: Path) -> None:
     with Prepared(prepared_path("discs", data)) as prepared:
-        write(tmp_path / "discs.h5", DISCS, permuted.permuted(prepared, np.random.default_rng(0)))
-        again = list(permuted.permuted(prepared, np.random.default_rng(0)))
-        other = list(permuted.permuted(prepared, np.random.default_rng(1)))
+        write(tmp_path / "discs.h5", DISCS, label_permutation.permuted(prepared, np.random.default_rng(0)))
+        again = list(label_permutation.permuted(prepared, np.random.default_rng(0)))
+        other = list(label_permutation.permuted(prepared, np.random.default_rng(1)))
         with Prepared(tmp_path / "discs.h5") as found:
             before, after = ([np.array(v.labels) for v in each.volumes("train")] for each in (prepared, found))
             assert all(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
@@ -113,25 +115,25 @@ def test_an_image_without_another_of_its_shape_is_refused(tmp_path: Path) -> Non
         Prepared(prepared_path("toy", tmp_path)) as prepared,
         pytest.raises(BadInput, match=r"toy\.h5: .*choose another task"),
     ):
-        list(permuted.permuted(prepared, np.random.default_rng(0)))
+        list(label_permutation.permuted(prepared, np.random.default_rng(0)))
 
 
 def test_a_task_that_is_not_known_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"unknown task 'nothing': did you mean .*vnc-mito"):
-        permuted.run("nothing", "unet-resnet50", 1, data=tmp_path)
+        label_permutation.run("nothing", "unet-resnet50", 1, data=tmp_path)
 
 
 def test_chance_is_the_score_of_calling_everything_foreground(data: Path) -> None:
     with Prepared(prepared_path("discs", data)) as prepared:
         truths = [np.array(volume.labels)[0] for volume in prepared.volumes("test")]
         all_foreground = fmean(count(np.ones_like(truth), truth, (1,))[1].iou() for truth in truths)
-        assert permuted.chance(prepared) == pytest.approx(all_foreground)
+        assert label_permutation.chance(prepared) == pytest.approx(all_foreground)
 
 
 def test_permuted_labels_score_at_chance_and_right_ones_above_and_nothing_is_left(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.permuted_labels("discs", MODEL, 2, 0, data)
+    runs.permuted_labels("discs", MODEL, 2, 0, data)
     said = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in said[-2:]] == ["holds "] * 2
     assert len(said) == 6
@@ -148,9 +150,9 @@ def test_labels_that_are_not_permuted_fail_the_control(
             for volume in prepared.volumes(split):
                 yield Item(split, volume.name, volume.image, volume.labels)
 
-    monkeypatch.setattr(permuted, "permuted", leak)
+    monkeypatch.setattr(label_permutation, "permuted", leak)
     with pytest.raises(BadInput, match="does not hold: permuted labels score at chance"):
-        commands.permuted_labels("discs", MODEL, 1, 0, data)
+        runs.permuted_labels("discs", MODEL, 1, 0, data)
     assert "FAILS  permuted labels" in capsys.readouterr().out
 
 
@@ -165,10 +167,10 @@ def test_labels_that_are_not_permuted_fail_the_control(
 def test_an_outcome_is_judged_by_chance_and_by_the_right_labels(
     right: tuple[float, ...], permuted_scores: tuple[float, ...], above: bool, at_chance: bool
 ) -> None:
-    found = permuted.Outcome(0.1, right, permuted_scores)
+    found = label_permutation.Outcome(0.1, right, permuted_scores)
     assert (found.above, found.at_chance) == (above, at_chance)
 
 
 @pytest.mark.slow
 def test_permuted_labels_of_the_synthetic_suite_score_at_chance() -> None:
-    commands.permuted_labels("mini-kasthuri", "transunet", 3, 0, None)
+    runs.permuted_labels("mini-kasthuri", "transunet", 3, 0, None)

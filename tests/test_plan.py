@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import planned
 
-from embench import claim, ledger, plan, results, status
-from embench.errors import BadInput, TryAgain
-from embench.executors import follow
-from embench.ledger import Failure, Progress
-from embench.plan import TrialSpec
+from embench.core import locks
+from embench.core.errors import BadInput, TryAgain
+from embench.runs import plan, status, worker
+from embench.runs.executors import follow
+from embench.runs.plan import TrialSpec
+from embench.runs.worker import Failure, Progress
+from embench.scoring import results, schema
 
 
 def test_a_plan_is_read_back_as_it_was_written_and_is_one_file_however_often(toy_data: Path, tmp_path: Path) -> None:
@@ -76,12 +78,12 @@ def test_there_is_no_estimate_before_the_first_iteration() -> None:
 
 def test_progress_is_written_at_a_change_of_stage_and_then_every_ten_seconds(toy_data: Path, tmp_path: Path) -> None:
     trial, now = planned(toy_data, tmp_path), [100.0]
-    beat = ledger._Heartbeat(trial, lambda: now[0])
+    beat = worker._Heartbeat(trial, lambda: now[0])
     seen = []
     for seconds, stage, iteration in ((0, "training", 3), (5, "training", 4), (10, "training", 5), (11, "scoring", 5)):
         now[0] = 100.0 + seconds
         beat(stage, iteration, float("nan"))
-        found = ledger.progress(trial)
+        found = worker.progress(trial)
         assert found is not None
         assert found.first == 3
         seen.append((found.stage, found.iteration, found.seconds))
@@ -100,18 +102,18 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_forgotten_when_it_succee
 
     trial = planned(toy_data, tmp_path, "transunet", iterations=1, snapshots=1)
     with monkeypatch.context() as patched:
-        patched.setattr("embench.trial.run", fail)
-        found = ledger.attempt(trial)
+        patched.setattr("embench.runs.trial.run", fail)
+        found = worker.attempt(trial)
         assert isinstance(found, Failure)
         assert found.kind == kind
         assert str(error) in found.message
         assert bool(found.trace) == (kind == "error")
-        assert ledger.settled(trial) == found
-    result = ledger.attempt(trial)
-    assert isinstance(result, results.TrialResult)
-    assert ledger.settled(trial) == result
-    assert ledger.failure(trial) is None
-    assert ledger.progress(trial) is None
+        assert worker.settled(trial) == found
+    result = worker.attempt(trial)
+    assert isinstance(result, schema.TrialResult)
+    assert worker.settled(trial) == result
+    assert worker.failure(trial) is None
+    assert worker.progress(trial) is None
 
 
 def test_a_trial_of_a_process_that_is_ending_is_waited_for(
@@ -119,18 +121,18 @@ def test_a_trial_of_a_process_that_is_ending_is_waited_for(
 ) -> None:
     trial = planned(toy_data, tmp_path, "transunet", iterations=1, snapshots=1)
     asked: list[float] = []
-    holding = claim.claimed(trial.claim_path)
+    holding = locks.claimed(trial.claim_path)
 
     def sleep(seconds: float) -> None:
         asked.append(seconds)
         if len(asked) == 3:
             holding.__exit__(None, None, None)
 
-    monkeypatch.setattr("embench.ledger.time.sleep", sleep)
+    monkeypatch.setattr("embench.runs.worker.time.sleep", sleep)
     holding.__enter__()
-    assert ledger.attempt(trial) is None
+    assert worker.attempt(trial) is None
     assert not asked
-    assert isinstance(ledger.attempt(trial, patience=60), results.TrialResult)
+    assert isinstance(worker.attempt(trial, patience=60), schema.TrialResult)
     assert len(asked) == 3
 
 
@@ -139,13 +141,13 @@ def test_a_trial_that_lost_its_process_is_run_again_and_one_that_never_began_is_
 ) -> None:
     lost, failed, _ = both = [planned(toy_data, tmp_path, "transunet", first_seed=seed) for seed in range(3)]
     plan.write(both)
-    ledger._Heartbeat(lost)("training", 3, 0.5)
-    ledger.fail(failed, KeyError("x"))
+    worker._Heartbeat(lost)("training", 3, 0.5)
+    worker.fail(failed, KeyError("x"))
     found = status.standings(tmp_path)
     assert [(each.state, each.stopped) for each in found] == [("waiting", True), ("failed", False), ("waiting", False)]
     assert found[0].note == "stopped at iteration 3 of 8"
     assert [trial.seed for trial in status.to_retry(found, [], diverged=False)] == [0, 1]
-    with claim.claimed(lost.claim_path):
+    with locks.claimed(lost.claim_path):
         assert status.standings(tmp_path)[0].state == "running"
 
 
@@ -153,7 +155,7 @@ def test_a_trial_without_news_is_not_shown_again(
     toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial, looks, seen = planned(toy_data, tmp_path, "transunet"), [0], list[int]()
-    beat = ledger._Heartbeat(trial)
+    beat = worker._Heartbeat(trial)
     beat("training", 3, 0.5)
 
     class Shown:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.power import TTestIndPower
 
-from leaderboard import power, statistics
+from leaderboard.stats import power, tests
 
 
 def rng() -> np.random.Generator:
@@ -34,7 +34,7 @@ def test_power_grows_with_the_shift_and_is_the_same_either_way_round(n: int, m: 
 def test_power_is_that_of_the_test_that_the_board_uses(n: int, m: int, shift: float) -> None:
     generator = rng()
     samples = [(generator.standard_normal(n) + shift, generator.standard_normal(m)) for _ in range(800)]
-    rejected = np.mean([statistics.mann_whitney(*pair) < statistics.LEVEL for pair in samples])
+    rejected = np.mean([tests.mann_whitney(*pair) < tests.LEVEL for pair in samples])
     assert power.power(shift, n, m, rng())[0] == pytest.approx(rejected, abs=0.05)
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from embench import commands, precision
-from embench.errors import BadInput
-from embench.model import TorchModel
-from embench.precision import deployed, fastest, place, training_format
-from embench.registry import chosen_models, find_model
+from embench.cli import runs
+from embench.core.errors import BadInput
+from embench.models.base import TorchModel
+from embench.models.registry import chosen_models, find_model
+from embench.training import precision
+from embench.training.precision import deployed, fastest, place, training_format
 
 CPU = torch.device("cpu")
 
@@ -111,4 +112,4 @@ def test_the_faster_precision_is_not_guessed_for_other_machines() -> None:
             return "cpu"
 
     with pytest.raises(BadInput, match="other machines"):
-        commands.run(models=["transunet"], executor=Elsewhere(), precision="auto")  # type: ignore[arg-type]
+        runs.run(models=["transunet"], executor=Elsewhere(), precision="auto")  # type: ignore[arg-type]

@@ -28,15 +28,22 @@ from torch import Tensor, nn
 
 from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
 from baselines.unet_resnet50 import unet
-from embench import pretraining, store, weights
-from embench.batched import Batched
-from embench.errors import BadInput, Diverged, TryAgain
-from embench.pretraining import Pretraining, Settings, World, pretrain
-from embench.registry import find_model, find_pretraining
-from embench.store import Prepared
-from embench.task import Item, Scoring, Task, UnlabelledSet
-from embench.unlabelled import Tiles, open_unlabelled
-from embench.weights import load_weights
+from embench.core.errors import BadInput, Diverged, TryAgain
+from embench.data import store
+from embench.data.store import Prepared
+from embench.data.task import Item, Scoring, Task, UnlabelledSet
+from embench.data.unlabelled import Tiles, open_unlabelled
+from embench.models import checkpoints
+from embench.models.checkpoints import load_weights
+from embench.models.registry import find_model
+from embench.pretraining import command as command_module
+from embench.pretraining import loop, pictures
+from embench.pretraining.distributed import World
+from embench.pretraining.loop import pretrain
+from embench.pretraining.method import Pretraining, Settings
+from embench.pretraining.registry import find_pretraining
+from embench.pretraining.samples import Samples, batch_numbers
+from embench.training.augment_batch import Batched
 from retina.corruption import Corruption
 
 METHODS = ("retina", "mocov2")
@@ -104,8 +111,8 @@ class Killed(Exception):
     pass
 
 
-def killed_after(iterations: int) -> pretraining.Report:
-    def report(progress: pretraining.Progress) -> None:
+def killed_after(iterations: int) -> loop.Report:
+    def report(progress: loop.Progress) -> None:
         if progress.iteration > iterations:
             raise Killed
 
@@ -145,7 +152,7 @@ def test_tiles_give_the_stored_pixels(data: Prepared) -> None:
 
 
 def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
-    batches = list(pretraining._batches(40, short("toy"), [1, 0], 0, World()))
+    batches = list(batch_numbers(40, short("toy"), [1, 0], 0, World()))
     first, second = batches[:5], batches[5:]
     orders = [[tile for batch in epoch for _, _, tile in batch] for epoch in (first, second)]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
@@ -154,18 +161,18 @@ def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
 
 def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
     settings = short("toy")
-    whole = list(pretraining._batches(45, settings, [1, 0], 0, World()))
-    parts = [list(pretraining._batches(45, settings, [1, 0], 3, World(rank, 2))) for rank in range(2)]
+    whole = list(batch_numbers(45, settings, [1, 0], 0, World()))
+    parts = [list(batch_numbers(45, settings, [1, 0], 3, World(rank, 2))) for rank in range(2)]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == whole[3:]
 
 
 @pytest.mark.parametrize("views", ["host", "device"])
 def test_samples_do_not_depend_on_how_many_processes_share_them(data: Prepared, views: str) -> None:
     settings, tiles = short("toy", views=views), Tiles(data, 32)
-    samples = pretraining._Samples(tiles, Toy(), settings, [1, 0])
+    samples = Samples(tiles, Toy(), settings, [1, 0])
 
     def views_of(world: World) -> list[Tensor]:
-        keys = next(pretraining._batches(len(tiles), settings, [1, 0], 2, world))
+        keys = next(batch_numbers(len(tiles), settings, [1, 0], 2, world))
         return list(samples.views(samples[keys], torch.device("cpu")))
 
     whole, ranks = views_of(World()), [views_of(World(rank, 4)) for rank in range(4)]
@@ -266,9 +273,9 @@ def test_killed_at_its_very_end_it_is_finished_by_the_same_command(
 
     with monkeypatch.context() as patched:
         if written == "checkpoint":  # the card is the second file that is written so
-            patched.setattr(weights, "write_atomic", killed_before(2, weights.write_atomic))
+            patched.setattr(checkpoints, "write_atomic", killed_before(2, checkpoints.write_atomic))
         else:  # the state is the first to be removed, the claim the second
-            patched.setattr(pretraining, "remove", killed_before(1 + (written == "state removed"), pretraining.remove))
+            patched.setattr(loop, "remove", killed_before(1 + (written == "state removed"), loop.remove))
         with pytest.raises(Killed):
             pretrain(Toy(), data, short("toy"), out)
     assert out.exists()
@@ -368,7 +375,7 @@ def test_a_data_worker_that_is_killed_while_it_starts_or_answers_is_told_too(
         yield from iter(batches)  # type: ignore[call-overload]
         fails()
 
-    monkeypatch.setattr(pretraining._Stopwatch, "between", between)
+    monkeypatch.setattr(loop._Stopwatch, "between", between)
     with pytest.raises(TryAgain, match=f"a data worker was killed .*{told}"):
         pretrain(Toy(), data, short("toy", epochs=1), tmp_path / "a.safetensors")
 
@@ -494,7 +501,7 @@ def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_
         ("input", torch.ones(1)), ("corrupted", torch.zeros(1)), ("reconstructed", torch.zeros(1)),
     ]  # fmt: skip
     with Image.open(folder / "epoch-0003.png") as grid:
-        assert grid.size == (3 * 34 - 2, pretraining.TITLE + 8 * 34 - 2)  # three columns, eight samples
+        assert grid.size == (3 * 34 - 2, pictures.TITLE + 8 * 34 - 2)  # three columns, eight samples
     assert load_weights(folder / "epoch-0002.safetensors").card.epochs == 2
     assert json.loads((folder / "loss.json").read_text()) == [list(p) for p in load_weights(out).card.loss_curve]
 
@@ -541,10 +548,10 @@ def test_command_takes_the_scale_of_the_data_and_names_unknown_methods(
     data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(BadInput, match="mocov2"):
-        pretraining.run("mocov3", "toy", data_folder=data.path.parent)
+        command_module.run("mocov3", "toy", data_folder=data.path.parent)
     with pytest.raises(BadInput, match="safetensors"):
-        pretraining.run("retina", "toy", out=tmp_path / "x.pt", data_folder=data.path.parent)
-    out = pretraining.run(
+        command_module.run("retina", "toy", out=tmp_path / "x.pt", data_folder=data.path.parent)
+    out = command_module.run(
         "mocov2",
         "toy",
         epochs=1,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 
-from embench.weights import load_weights
+from embench.models.checkpoints import load_weights
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "pretraining" / "slurm.sh"
 

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from embench import fetch, store, tasks
-from embench.errors import BadInput
+from embench.core.errors import BadInput
+from embench.data import catalog, download, store
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def prepared(name: str, source: Path | list[Path], tmp_path: Path) -> store.Prepared:
-    tasks.prepare(name, source, tmp_path / "data")
+    catalog.prepare(name, source, tmp_path / "data")
     return store.Prepared(tmp_path / "data" / f"{name}.h5")
 
 
@@ -216,7 +216,7 @@ def test_every_unequal_or_broken_pair_is_named(source: Path, tmp_path: Path, rng
 
 def test_perez_pairs_by_what_follows_the_first_dot(source: Path, tmp_path: Path, rng) -> None:
     made = published.perez(source / "supplemental_data", rng)
-    assert len(tasks.prepare("perez", source, tmp_path / "data")) == 4
+    assert len(catalog.prepare("perez", source, tmp_path / "data")) == 4
     for name, organelle in (
         ("lyso", "lysosomes"),
         ("mito", "mitochondria"),
@@ -365,8 +365,8 @@ def test_all_mitochondria_come_from_five_benchmarks(source: Path, tmp_path: Path
 
 
 def test_patches_of_padding_are_left_out(source: Path, tmp_path: Path, rng) -> None:
-    from embench.task import Item
-    from embench.tasks.all_mito import _converted
+    from embench.data.task import Item
+    from embench.datasets.all_mito import _converted
 
     image = np.zeros((1, 256, 600), np.uint8)
     image[:, :, 300:] = 7
@@ -391,13 +391,13 @@ def test_several_sources_are_taken_together(source: Path, tmp_path: Path, rng) -
 
 def test_preparing_twice_does_nothing_and_force_redoes(source: Path, tmp_path: Path, rng) -> None:
     published.cremi(source, rng)
-    ((_, path, fresh),) = tasks.prepare("cremi", source, tmp_path)
+    ((_, path, fresh),) = catalog.prepare("cremi", source, tmp_path)
     before = path.stat().st_mtime_ns, store.Prepared(path).hash
     assert fresh
-    ((_, _, fresh),) = tasks.prepare("cremi", None, tmp_path)
+    ((_, _, fresh),) = catalog.prepare("cremi", None, tmp_path)
     assert not fresh
     assert path.stat().st_mtime_ns == before[0]
-    ((_, _, fresh),) = tasks.prepare("cremi", source, tmp_path, force=True)
+    ((_, _, fresh),) = catalog.prepare("cremi", source, tmp_path, force=True)
     assert fresh
     assert path.stat().st_mtime_ns > before[0]
     assert store.Prepared(path).hash == before[1]
@@ -405,21 +405,21 @@ def test_preparing_twice_does_nothing_and_force_redoes(source: Path, tmp_path: P
 
 def test_a_failed_preparation_keeps_the_old_file(source: Path, tmp_path: Path, rng) -> None:
     published.cremi(source, rng)
-    ((_, path, _),) = tasks.prepare("cremi", source, tmp_path / "data")
+    ((_, path, _),) = catalog.prepare("cremi", source, tmp_path / "data")
     before = path.read_bytes()
     (source / "sample_C_20160501.hdf").write_bytes(b"half a file")
-    lines(lambda: tasks.prepare("cremi", source, tmp_path / "data", force=True))
+    lines(lambda: catalog.prepare("cremi", source, tmp_path / "data", force=True))
     assert path.read_bytes() == before
     assert list(path.parent.glob("[!.]*")) == [path]
 
 
 def test_what_was_fetched_is_prepared_without_a_source(tmp_path: Path, rng) -> None:
-    published.cremi(fetch.downloads_folder(tmp_path), rng)
-    with store.Prepared(tasks.prepare("cremi", None, tmp_path)[0][1]) as file:
+    published.cremi(download.downloads_folder(tmp_path), rng)
+    with store.Prepared(catalog.prepare("cremi", None, tmp_path)[0][1]) as file:
         assert [volume.name for volume in file.volumes("train")] == ["A", "B"]
 
 
 def test_an_absent_source_is_named(tmp_path: Path) -> None:
-    assert lines(lambda: tasks.prepare("cremi", tmp_path / "nowhere", tmp_path)) == [
+    assert lines(lambda: catalog.prepare("cremi", tmp_path / "nowhere", tmp_path)) == [
         f"{tmp_path / 'nowhere'}: no such file or folder"
     ]

@@ -19,17 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from baselines import weights
+from baselines import published_formats, published_weights, transunet
+from baselines.published_weights import load_published, read
 from baselines.transunet_network import ReconstructionTransUNet, TransUNet
 from baselines.unet_resnet50 import UNetResNet50MoCoV2, unet
-from baselines.weights import load_published, read
-from embench.cli import app
-from embench.errors import BadInput
-from embench.experiment import find_weights
-from embench.recipe import find_recipe
-from embench.task import Download
-from embench.tasks import find_task
-from embench.weights import load_weights, weights_path
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data.catalog import find_task
+from embench.data.task import Download
+from embench.models.checkpoints import load_weights, weights_path
+from embench.runs.request import find_weights
+from embench.training.recipe import find_recipe
 from retina.adapter import Retina, RetinaTransformerOnly
 
 NORMS = (0.57287007, 0.12740536)
@@ -206,7 +206,7 @@ def test_mocov2_goes_into_the_encoder_with_its_norms_and_leaves_out_what_it_says
 def test_kind_is_recognised_by_content_whatever_the_name(mocov2: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "R50+ViT-B_16.npz"
     renamed.symlink_to(mocov2)
-    assert read(renamed).kind is weights.MOCOV2
+    assert read(renamed).kind is published_formats.MOCOV2
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_full_archive_gives_the_published_output_and_is_imported(tmp_path: Path)
         output = network(golden.image())[:, :, ::4, ::4]
     truth = torch.from_numpy(golden.outputs("transunet_h768_c1")[0])
     assert (output - truth).abs().max() < 1e-4 * truth.abs().max()
-    card = load_weights(weights.import_published(path, "imagenet21k", folder=tmp_path)).card
+    card = load_weights(published_weights.import_published(path, "imagenet21k", folder=tmp_path)).card
     assert (card.method, card.options) == ("imagenet", {"hidden": 768})
 
 
@@ -527,7 +527,7 @@ def test_import_asks_for_norms_and_keeps_what_is_there_unless_forced(tmp_path: P
     bare, out = tmp_path / "bare.pth.tar", tmp_path / "out.safetensors"
     torch.save({key: value for key, value in moco().items() if key != "norms"}, bare)
     with pytest.raises(BadInput, match=r"holds no norms.*--norms MEAN,STD"):
-        weights.import_published(bare, out=out)
+        published_weights.import_published(bare, out=out)
     with pytest.raises(BadInput, match="give MEAN,STD"):
         invoke("import", bare, "--out", out, "--norms", "half")
     assert not out.exists()
@@ -545,23 +545,23 @@ def test_import_asks_for_norms_and_keeps_what_is_there_unless_forced(tmp_path: P
 def test_fine_tuned_and_incomplete_networks_are_not_imported(tmp_path: Path) -> None:
     torch.save(shapes_only("transunet_h192_c7"), tmp_path / "tuned.pt")
     with pytest.raises(BadInput, match="hidden size 192, classes 7: already trained for a task"):
-        weights.import_published(tmp_path / "tuned.pt", folder=tmp_path)
+        published_weights.import_published(tmp_path / "tuned.pt", folder=tmp_path)
     partial_state = shapes_only("reconstruct_h192")
     del partial_state["FinalDecoder.conv1.bias"]
     torch.save(partial_state, tmp_path / "partial.pt")
     with pytest.raises(BadInput, match=r"lacks FinalDecoder\.conv1\.bias"):
-        weights.import_published(tmp_path / "partial.pt", folder=tmp_path)
+        published_weights.import_published(tmp_path / "partial.pt", folder=tmp_path)
 
 
 def test_imported_weights_of_another_size_are_refused_in_one_line_by_the_model(tmp_path: Path) -> None:
     state = {key: torch.zeros(()).expand(value.shape) for key, value in reconstruction_768().items()}
     torch.save(state, tmp_path / "large.pt")
     with pytest.raises(BadInput) as caught:
-        weights.check_size("large.pt", state, empty(lambda: Retina().network(1, "tiny")))
+        transunet.check_size("large.pt", state, empty(lambda: Retina().network(1, "tiny")))
     assert caught.value.lines == [
         "large.pt: hidden size 768, but the network's is 48; use weights and network of one size"
     ]
-    assert weights.inspect(tmp_path / "large.pt").hidden == 768
+    assert published_weights.inspect(tmp_path / "large.pt").hidden == 768
 
 
 def reconstruction_768() -> dict[str, Tensor]:
@@ -596,7 +596,9 @@ def site(mocov2: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_fetched_checkpoint_of_unknown_hash_is_recorded_as_unverified(
     site: str, mocov2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(weights.DOWNLOADS, "mocov2-cem500k", Download(f"{site}/mocov2.pth.tar", "mocov2.pth.tar"))
+    monkeypatch.setitem(
+        published_weights.DOWNLOADS, "mocov2-cem500k", Download(f"{site}/mocov2.pth.tar", "mocov2.pth.tar")
+    )
     said = invoke("fetch", "mocov2-cem500k", "--data-dir", tmp_path)
     assert "fetched, sha256 " in said
     assert "(unverified)" in said
@@ -607,7 +609,7 @@ def test_fetched_checkpoint_of_unknown_hash_is_recorded_as_unverified(
 def test_unreachable_checkpoint_is_refused_with_what_to_do(
     site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(weights.DOWNLOADS, "mocov2-cem500k", Download(f"{site}/gone", "mocov2.pth.tar"))
+    monkeypatch.setitem(published_weights.DOWNLOADS, "mocov2-cem500k", Download(f"{site}/gone", "mocov2.pth.tar"))
     with pytest.raises(BadInput, match="by hand and run: embench weights import FILE"):
         invoke("fetch", "mocov2-cem500k", "--data-dir", tmp_path)
     with pytest.raises(BadInput, match="did you mean"):

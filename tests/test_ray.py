@@ -15,13 +15,14 @@ import engine_drill
 import pytest
 from toy import comparable, planned, request
 
-from embench import ledger, results
-from embench.errors import BadInput, TryAgain
-from embench.executors import Local, find_executor, follow
-from embench.executors import ray as engine
-from embench.experiment import trials
-from embench.ledger import Failure
-from embench.results import TrialResult
+from embench.core.errors import BadInput, TryAgain
+from embench.runs import worker
+from embench.runs.executors import Local, find_executor, follow
+from embench.runs.executors import ray as engine
+from embench.runs.request import trials
+from embench.runs.worker import Failure
+from embench.scoring import results
+from embench.scoring.schema import TrialResult
 
 
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])
@@ -29,7 +30,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_the_extra_that_has_it(
     name: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = importlib.util.find_spec
-    for place in ("embench.executors.ray", "embench.executors.slurm"):
+    for place in ("embench.runs.executors.ray", "embench.runs.executors.slurm"):
         monkeypatch.setattr(f"{place}.find_spec", lambda wanted: None if wanted == module else known(wanted))
     with pytest.raises(BadInput, match=rf"pip install 'embench\[{name}\]'") as refused:
         find_executor(name)
@@ -156,7 +157,7 @@ class Command:
         return out + err
 
     def under_way(self, process: subprocess.Popen[str]) -> None:
-        while not any((note := ledger.progress(trial)) and note.stage == "training" for trial in self.away):
+        while not any((note := worker.progress(trial)) and note.stage == "training" for trial in self.away):
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
 

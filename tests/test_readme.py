@@ -7,9 +7,11 @@ from pathlib import Path
 
 from toy import TOY, discs
 
-from embench import store, trial
-from embench.experiment import Request, trials
-from embench.task import Item
+from embench.core import paths
+from embench.data import store
+from embench.data.task import Item
+from embench.runs import trial
+from embench.runs.request import Request, trials
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -20,7 +22,7 @@ def test_the_model_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     assert len(example.strip().splitlines()) <= 11
     (tmp_path / "mymodel.py").write_text(example)
     items = [Item(split, split, *discs(seed, 4)) for split, seed in (("train", 1), ("test", 2))]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", tmp_path), TOY, items)
+    store.write(paths.prepared_path("toy", tmp_path), TOY, items)
     asked = Request(
         models=[str(tmp_path / command)], tasks=["toy"], seeds=1, device="cpu", data=tmp_path, results=tmp_path
     )

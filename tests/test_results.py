@@ -11,11 +11,12 @@ from typing import Any
 import made_results as made
 import pytest
 
-from embench import results
-from embench.errors import BadInput
-from embench.results import TrialResult
-from embench.task import Scoring
-from leaderboard import cli, table
+from embench.core.errors import BadInput
+from embench.data.task import Scoring
+from embench.scoring import counts, results
+from embench.scoring.schema import TrialResult
+from leaderboard import cli
+from leaderboard import trials as trials_module
 
 MATCHED = made.task("perez-mito", scoring=Scoring("2d", match_instances=True))
 VOLUME = made.task("made-volume", classes=("background", "one", "two"), scoring=Scoring("stack", classes=(1, 2)))
@@ -26,7 +27,7 @@ def with_plain(result: TrialResult) -> TrialResult:
     snapshots = []
     for snapshot in result.snapshots:
         images = tuple(image.model_copy(update={"plain": {1: (1, 2, 3)}}) for image in snapshot.images)
-        plain, _ = results.score(Scoring("2d"), [{1: (1, 2, 3)}])
+        plain, _ = counts.score(Scoring("2d"), [{1: (1, 2, 3)}])
         snapshots.append(snapshot.model_copy(update={"images": images, "plain_score": plain}))
     return result.model_copy(update={"snapshots": tuple(snapshots)})
 
@@ -178,7 +179,7 @@ def test_what_is_changed_is_named_and_neither_ranked_nor_dropped(tmp_path: Path)
     touched = sorted(folder.rglob("seed-1.json"))
     for path in touched:
         path.write_text(path.read_text().replace('"seed": 1', '"seed": 9'))
-    trials, refused = table.read([folder])
+    trials, refused = trials_module.read([folder])
     assert len(trials) == 6
     assert {trial.result.seed for trial in trials} == {0, 2, 3}
     with pytest.raises(BadInput) as caught:

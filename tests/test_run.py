@@ -13,18 +13,21 @@ import pytest
 from toy import TOY, card, comparable, discs, planned, request
 from typer.testing import CliRunner
 
-from embench import claim, results, store, trial
-from embench.cli import app
-from embench.commands import run as run_command
-from embench.errors import BadInput
-from embench.executors import Local
-from embench.experiment import Request, snapshot_iterations, trials
-from embench.model import SegmentationModel, TorchModel
-from embench.registry import chosen_models, find_model, model_names
-from embench.task import Item
-from embench.tasks import SUITES
-from embench.training import load_state
-from embench.weights import load_weights, save_weights, weights_path
+from embench.cli.app import app
+from embench.cli.runs import run as run_command
+from embench.core import locks, paths
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.catalog import SUITES
+from embench.data.task import Item
+from embench.models.base import SegmentationModel, TorchModel
+from embench.models.checkpoints import load_weights, save_weights, weights_path
+from embench.models.registry import chosen_models, find_model, model_names
+from embench.runs import trial
+from embench.runs.executors import Local
+from embench.runs.request import Request, snapshot_iterations, trials
+from embench.scoring import results, schema
+from embench.training.state import load_state
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +107,8 @@ def test_two_worker_processes_give_the_bytes_of_one(data: Path, tmp_path: Path) 
     one, two = (trials(request(data, tmp_path / name, **asked)) for name in ("one", "two"))  # type: ignore[arg-type]
     alone, pooled = Local(jobs=1).run(one), Local(jobs=2).run(two)
     for a, b in zip(alone, pooled, strict=True):
-        assert isinstance(a, results.TrialResult)
-        assert isinstance(b, results.TrialResult)
+        assert isinstance(a, schema.TrialResult)
+        assert isinstance(b, schema.TrialResult)
         assert comparable(a) == comparable(b)
 
 
@@ -136,7 +139,7 @@ def test_a_done_trial_is_skipped_and_another_budget_does_not_mix(
 
 def test_a_trial_that_another_process_holds_is_left_to_it(data: Path, tmp_path: Path) -> None:
     spec = planned(data, tmp_path, iterations=1, snapshots=1)
-    with claim.claimed(spec.claim_path):
+    with locks.claimed(spec.claim_path):
         assert trial.run(spec) is None
     assert trial.run(spec) is not None
 
@@ -237,7 +240,7 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_training(data: 
 def test_a_pretrained_model_never_starts_from_random_weights(data: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     items = [Item(split, split, *discs(1, 2)) for split in ("train", "test")]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", bare), TOY, items)
+    store.write(paths.prepared_path("toy", bare), TOY, items)
     with pytest.raises(BadInput, match="run: embench pretrain retina --data toy-unlabelled --scale tiny"):
         trials(request(bare, tmp_path / "r", ["retina"]))
 
@@ -283,7 +286,7 @@ def test_snapshots_are_evenly_spaced_and_end_at_the_budget() -> None:
 
 
 def test_the_default_is_the_mini_suite_with_a_banner_when_nothing_published_is_prepared(tmp_path: Path) -> None:
-    from embench.experiment import choose_tasks
+    from embench.runs.request import choose_tasks
 
     chosen = choose_tasks(Request(models=["transunet"]), tmp_path)
     assert tuple(task.name for task in chosen) == SUITES["mini"]
@@ -330,7 +333,7 @@ def test_a_trained_network_beats_the_trivial_predictions_on_every_synthetic_task
     trivial = 0.0
     for value in spec.key.fingerprint.scoring["classes"]:
         counts = np.array([image.classes[value] for image in final.images])
-        with store.Prepared(store.prepared_path(name, mini_data)) as prepared:
+        with store.Prepared(paths.prepared_path(name, mini_data)) as prepared:
             pixels = sum(int(np.prod(volume.image.shape)) for volume in prepared.volumes("test"))
         trivial = max(trivial, (counts[:, 0] + counts[:, 2]).sum() / pixels / len(final.class_iou))
     assert result.score is not None

@@ -17,7 +17,7 @@ from baselines.mae import DECODER, MAE, MaskedAutoencoder, image_of, patches_of,
 from baselines.simclr import Contrast, SimCLR, nt_xent
 from baselines.transunet_network import Encoder
 from baselines.views import OneView
-from embench.training import warm_cosine
+from embench.training.optim import warm_cosine
 
 
 def unit(seed: int, count: int = 4, dimensions: int = 5) -> Tensor:

@@ -16,10 +16,13 @@ import pytest
 from markupsafe import escape
 from PIL import Image
 
-from embench import store
-from embench.results import TrialResult, save
-from embench.task import Item
-from leaderboard import cli, figures
+from embench.core.paths import prepared_path
+from embench.data import store
+from embench.data.task import Item
+from embench.scoring.results import save
+from embench.scoring.schema import TrialResult
+from leaderboard import cli
+from leaderboard.site import charts
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -114,7 +117,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = np.zeros((3, 40, 48), np.uint8)
     labels[:, 8:24, 10:30] = 1
     data_hash = store.write(
-        store.prepared_path(MITO.name, folder / "data"),
+        prepared_path(MITO.name, folder / "data"),
         MITO,
         [Item(s, f"stack-{s}", labels, labels) for s in ("train", "test")],
     )
@@ -267,7 +270,7 @@ def test_a_row_has_one_colour_on_all_pages_and_another_than_other_rows(browser: 
 
 def test_the_palette_finds_a_row_of_any_name(browser: Any, tmp_path: Path) -> None:
     rows = ["unet+retina@crop=96,batch=8", "a.b#weights=12ab", *(text for text in HOSTILE if len(text) < 100)]
-    (tmp_path / "palette.css").write_text("".join(figures.palette([row]) for row in rows))
+    (tmp_path / "palette.css").write_text("".join(charts.palette([row]) for row in rows))
     parts = "".join(f'<p data-row="{escape(row)}"></p>' for row in rows)
     (tmp_path / "page.html").write_text(f'<meta charset="utf-8"><link rel="stylesheet" href="palette.css">{parts}')
     visit(browser, tmp_path / "page.html")

@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import comparable, request
 
-from embench import ledger, results
-from embench.errors import BadInput, TryAgain
-from embench.executors import Local, find_executor, slurm
-from embench.executors.slurm import Slurm, minutes, parse, shared_out
-from embench.experiment import trials
-from embench.plan import TrialSpec
-from embench.results import TrialResult
+from embench.core.errors import BadInput, TryAgain
+from embench.runs import worker
+from embench.runs.executors import Local, find_executor, slurm
+from embench.runs.executors.slurm import Slurm, minutes, parse, shared_out
+from embench.runs.plan import TrialSpec
+from embench.runs.request import trials
+from embench.scoring import results
+from embench.scoring.schema import TrialResult
 
 
 def test_slurm_options_are_those_of_sbatch() -> None:
@@ -160,7 +161,7 @@ def test_a_trial_is_not_submitted_while_slurm_has_a_job_for_it(
 
 
 def test_status_says_what_slurm_says_of_a_waiting_trial(many: list[TrialSpec], monkeypatch: pytest.MonkeyPatch) -> None:
-    from embench import plan, status
+    from embench.runs import plan, status
 
     FakeSlurm(monkeypatch)
     plan.write(many)
@@ -283,7 +284,7 @@ def test_jobs_that_slurm_preempts_and_requeues_end_with_the_bytes_of_one_process
     assert "2 of 2 trials are with Slurm already" in cluster.run("--detach", results=folder, **submitted)
 
     def reached() -> list[int]:
-        return [note.iteration if (note := ledger.progress(trial)) else 0 for trial in away]
+        return [note.iteration if (note := worker.progress(trial)) else 0 for trial in away]
 
     cluster.until(lambda: min(reached()) >= 1, "trial under way")
     restarts = []
@@ -341,8 +342,8 @@ def test_a_time_limit_that_is_reached_puts_the_job_back_and_a_cancelled_job_stay
 
     cluster.until(lambda: log().count("Starting with") >= 3, "third start", 300)
     (trial,) = trials(request(cluster.data, folder, ["transunet"], seeds=1, iterations=100_000))
-    cluster.until(lambda: trial.path.exists() or ledger.progress(trial), "progress")
-    note = ledger.progress(trial)
+    cluster.until(lambda: trial.path.exists() or worker.progress(trial), "progress")
+    note = worker.progress(trial)
     assert note is not None
     assert note.first > 0  # it resumed
     cluster.said("scancel", "--user=root")
@@ -360,8 +361,8 @@ def test_a_job_that_is_killed_is_reported_and_the_same_command_goes_on(cluster: 
     (trial,) = trials(request(cluster.data, folder, ["transunet"], seeds=1, iterations=150))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(cluster.run, results=folder, expect=75, **submitted)
-        cluster.until(lambda: ledger.progress(trial) is not None, "trial under way")
-        note = ledger.progress(trial)
+        cluster.until(lambda: worker.progress(trial) is not None, "trial under way")
+        note = worker.progress(trial)
         assert note is not None
         os.kill(note.process, signal.SIGKILL)
         assert "its Slurm job ended without a result" in waiting.result()
@@ -375,7 +376,7 @@ def test_a_job_that_is_killed_is_reported_and_the_same_command_goes_on(cluster: 
 def test_more_trials_than_jobs_fit_and_a_failing_one_stops_no_other(cluster: Cluster, tmp_path: Path) -> None:
     model = tmp_path / "mine.py"
     model.write_text(
-        "from embench.model import SegmentationModel\n"
+        "from embench.models.base import SegmentationModel\n"
         "class Odd(SegmentationModel):\n"
         "    def fit(self, sections, task, iterations, rng):\n"
         "        if rng.bit_generator.seed_seq.entropy[-1] == 3:\n"

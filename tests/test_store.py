@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from embench.errors import BadInput
-from embench.store import Prepared, write
-from embench.task import Item, Scoring, Task
-from embench.volumes import Computed
+from embench.core.errors import BadInput
+from embench.data.readers.base import Computed
+from embench.data.store import Prepared, write
+from embench.data.task import Item, Scoring, Task
 
 TASK = Task("toy", "Toy", "toy", ("background", "thing"), Scoring("2d"), 10)
 

@@ -14,11 +14,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from embench import results, scoring, store, submission
-from embench.errors import BadInput
-from embench.store import Prepared
-from embench.submission import check, score
-from embench.task import Item, Scoring, Split, Task
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.store import Prepared
+from embench.data.task import Item, Scoring, Split, Task
+from embench.scoring import external, predictions, results, schema
+from embench.scoring.external import check, score
 
 SHAPE = (6, 20, 24)
 VOLUME = Task(
@@ -107,9 +108,9 @@ def test_the_result_says_that_nothing_is_known_of_how_it_was_made(volume: Prepar
     assert result.final is not None
     assert result.final.diagnostics is None
     assert result.leakage is not None
-    assert len(result.sections) == len(scoring.kept_sections(VOLUME, volume.volumes("test")))
+    assert len(result.sections) == len(predictions.kept_sections(VOLUME, volume.volumes("test")))
     assert all((path.parent / section).is_file() for section in result.sections)
-    assert result.fingerprint == results.fingerprint(VOLUME, volume.hash, VOLUME.iterations)
+    assert result.fingerprint == schema.fingerprint(VOLUME, volume.hash, VOLUME.iterations)
 
 
 def test_perfect_predictions_score_1_and_none_0(images: Prepared, tmp_path: Path) -> None:
@@ -229,12 +230,12 @@ def test_a_name_never_forms_a_path_nor_that_of_a_model_trained_here(
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a b", "a:b", "å", "%2E", "c\\d"])
 def test_item_names_become_single_file_names_that_stay_apart(name: str) -> None:
-    made = submission.file_name(name)
+    made = external.file_name(name)
     assert Path(made).name == made
     assert not made.startswith(".")
     assert "\\" not in made
     assert made != name or name == made
-    assert submission.file_name("%2E.") != submission.file_name("..")
+    assert external.file_name("%2E.") != external.file_name("..")
 
 
 def test_scoring_again_changes_nothing_and_other_predictions_are_refused(volume: Prepared, tmp_path: Path) -> None:
@@ -253,12 +254,12 @@ def test_scoring_again_changes_nothing_and_other_predictions_are_refused(volume:
 
 
 def test_trials_and_submissions_of_the_same_label_maps_have_the_same_counts(images: Prepared, tmp_path: Path) -> None:
-    from embench.experiment import Request, trials
-    from embench.trial import run
+    from embench.runs.request import Request, trials
+    from embench.runs.trial import run
 
     code = tmp_path / "half.py"
     code.write_text(
-        "import numpy as np\nfrom embench.model import SegmentationModel\n\n"
+        "import numpy as np\nfrom embench.models.base import SegmentationModel\n\n"
         "class Half(SegmentationModel):\n"
         "    def predict(self, image_YX, task):\n        return (image_YX[None] < 100).astype(np.float32)\n"
     )
@@ -276,14 +277,14 @@ def test_trials_and_submissions_of_the_same_label_maps_have_the_same_counts(imag
 
 
 def test_check_only_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from embench import commands
+    from embench.cli import results as results_module
 
     prepared(tmp_path / "data", FLAT, {"single": (1, 30, 26)}).close()
     write(tmp_path / "p" / "single.png", labels(0, (30, 26), 2))
     (tmp_path / "p" / "plans.json").write_text(json.dumps({}))
-    commands.score("mito", tmp_path / "p", None, 0, True, tmp_path / "results", tmp_path / "data")
+    results_module.score("mito", tmp_path / "p", None, 0, True, tmp_path / "results", tmp_path / "data")
     assert "1 files cover 1 test images" in (shown := capsys.readouterr().out)
     assert "not read: plans.json" in shown
     assert not (tmp_path / "results").exists()
     with pytest.raises(BadInput, match="--name"):
-        commands.score("mito", tmp_path / "p", None, 0, False, tmp_path / "results", tmp_path / "data")
+        results_module.score("mito", tmp_path / "p", None, 0, False, tmp_path / "results", tmp_path / "data")

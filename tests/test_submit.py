@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from embench import submit
-from embench.cli import app
-from embench.errors import BadInput
-from embench.results import load, result_files, save
-from embench.tasks import find_task
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data.catalog import find_task
+from embench.scoring import submit
+from embench.scoring.results import load, result_files, save
 
 TASK = find_task("vnc-mito")
 COMMITTED = Path(__file__).parent.parent / "results"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from embench import tasks
-from embench.errors import BadInput
-from embench.names import is_name
-from embench.task import Task
-from embench.taskdocs import markdown
+from embench.cli.taskdocs import markdown
+from embench.core.errors import BadInput
+from embench.core.names import is_name
+from embench.data import catalog
+from embench.data.task import Task
 
 PUBLISHED = ("cremi", "guay", "kasthuri", "perez-lyso", "perez-mito", "perez-nuclei", "perez-nucleoli", "urocell")
 
@@ -61,7 +61,7 @@ DOWNLOADS = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_published_task_has_the_figures_of_the_protocol(name: str) -> None:
-    task = tasks.find_task(name)
+    task = catalog.find_task(name)
     found = (
         len(task.classes),
         task.scoring.planes,
@@ -80,7 +80,7 @@ def test_a_published_task_has_the_figures_of_the_protocol(name: str) -> None:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_rules_that_only_some_tasks_have(name: str) -> None:
-    task = tasks.find_task(name)
+    task = catalog.find_task(name)
     assert task.scoring.match_instances == name.startswith("perez")
     assert task.scoring.ignore_unlabelled == (name == "guay")
     assert task.crop_nonempty == (name in ("cremi", "kasthuri"))
@@ -89,7 +89,7 @@ def test_the_rules_that_only_some_tasks_have(name: str) -> None:
 
 
 def test_voxel_sizes_and_licences_are_those_that_are_stated() -> None:
-    stated = {name: tasks.find_task(name) for name in TABLE}
+    stated = {name: catalog.find_task(name) for name in TABLE}
     assert {name: task.voxel_size for name, task in stated.items() if task.voxel_size} == {
         "guay": (40, 10, 10),
         "urocell": (15, 16, 16),
@@ -100,7 +100,7 @@ def test_voxel_sizes_and_licences_are_those_that_are_stated() -> None:
 
 
 def test_class_names_follow_the_data_sets() -> None:
-    assert tasks.find_task("guay").classes == (
+    assert catalog.find_task("guay").classes == (
         "background",
         "cell",
         "mitochondria",
@@ -109,34 +109,34 @@ def test_class_names_follow_the_data_sets() -> None:
         "dense granule",
         "dense granule core",
     )
-    assert tasks.find_task("urocell").classes == ("background", "endolysosomes", "mitochondria")
-    assert tasks.find_task("cremi").classes[1] == "synaptic cleft"
+    assert catalog.find_task("urocell").classes == ("background", "endolysosomes", "mitochondria")
+    assert catalog.find_task("cremi").classes[1] == "synaptic cleft"
 
 
 def test_the_other_budgets_of_guay_are_recorded() -> None:
-    assert sorted(tasks.find_task("guay").budgets.values()) == [1000, 2500, 3000]
+    assert sorted(catalog.find_task("guay").budgets.values()) == [1000, 2500, 3000]
 
 
 def test_the_published_suite_holds_the_eight_tasks() -> None:
-    assert [task.name for task in tasks.find_suite("published")] == list(PUBLISHED)
+    assert [task.name for task in catalog.find_suite("published")] == list(PUBLISHED)
 
 
 def test_downloads_are_those_of_the_protocol() -> None:
     found = {
-        download.url: download.sha256 for name in tasks.DATASETS for download in tasks.find_dataset(name).downloads
+        download.url: download.sha256 for name in catalog.DATASETS for download in catalog.find_dataset(name).downloads
     }
     assert found == DOWNLOADS
-    (archive,) = tasks.find_dataset("guay").downloads
+    (archive,) = catalog.find_dataset("guay").downloads
     assert sorted(archive.members) == [
         f"{split}-{kind}.tif" for split in ("eval", "test", "train") for kind in ("images", "labels")
     ]
     assert all(len(digest) == 64 for digest in archive.members.values())
 
 
-@pytest.mark.parametrize("task", tasks.all_tasks(), ids=lambda task: task.name)
+@pytest.mark.parametrize("task", catalog.all_tasks(), ids=lambda task: task.name)
 def test_every_registered_task_is_consistent(task: Task) -> None:
     assert is_name(task.name)
-    assert task in tasks.find_dataset(task.dataset).tasks
+    assert task in catalog.find_dataset(task.dataset).tasks
     assert task.classes[0] == "background"
     assert all(0 < value < len(task.classes) for value in task.scoring.classes)
     assert task.class_weights is None or len(task.class_weights) == len(task.classes)
@@ -146,34 +146,34 @@ def test_every_registered_task_is_consistent(task: Task) -> None:
 
 
 def test_names_are_unique_over_the_registry() -> None:
-    names = [spec.name for name in tasks.DATASETS for spec in tasks.find_dataset(name).specs]
+    names = [spec.name for name in catalog.DATASETS for spec in catalog.find_dataset(name).specs]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("suite", tasks.SUITES)
+@pytest.mark.parametrize("suite", catalog.SUITES)
 def test_every_suite_names_registered_tasks(suite: str) -> None:
-    assert [task.name for task in tasks.find_suite(suite)] == list(tasks.SUITES[suite])
+    assert [task.name for task in catalog.find_suite(suite)] == list(catalog.SUITES[suite])
 
 
 def test_an_unknown_task_suggests_near_names() -> None:
     with pytest.raises(BadInput, match="urocell"):
-        tasks.find_task("urocel")
+        catalog.find_task("urocel")
 
 
 def test_what_is_not_prepared_says_how_to_prepare_it(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"embench fetch urocell.*embench prepare urocell --source"):
-        tasks.open_prepared("urocell", tmp_path)
+        catalog.open_prepared("urocell", tmp_path)
     with pytest.raises(BadInput, match="embench prepare vnc --source"):
-        tasks.prepare("vnc-mito", None, tmp_path)
+        catalog.prepare("vnc-mito", None, tmp_path)
 
 
 def test_the_page_of_tasks_is_up_to_date() -> None:
     page = Path(__file__).parents[1] / "docs" / "tasks.md"
-    assert page.read_text() == markdown(), "write it again: python -m embench.taskdocs > docs/tasks.md"
+    assert page.read_text() == markdown(), "write it again: python -m embench.cli.taskdocs > docs/tasks.md"
 
 
 def test_the_page_of_tasks_holds_every_task_with_its_citation() -> None:
     text = markdown()
-    for task in tasks.all_tasks():
+    for task in catalog.all_tasks():
         assert f"`{task.name}`" in text
         assert task.citation in text

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from embench.errors import BadInput, Diverged
-from embench.losses import segmentation_loss
-from embench.recipe import RECIPES, RETINA, UNET, Recipe, find_recipe
-from embench.training import load_state, optimiser, polynomial, resume_optimiser, save_state
+from embench.core.errors import BadInput, Diverged
+from embench.training.losses import segmentation_loss
+from embench.training.optim import optimiser, polynomial, resume_optimiser
+from embench.training.recipe import RECIPES, RETINA, UNET, Recipe, find_recipe
+from embench.training.state import load_state, save_state
 
 SCHEDULES = json.loads((Path(__file__).parent / "data/golden/schedules.json").read_text())
 

@@ -23,9 +23,9 @@ from baselines.transunet_network import (
     TransUNet,
     attend,
 )
-from embench.errors import BadInput
-from embench.losses import segmentation_loss
-from embench.precision import deployed
+from embench.core.errors import BadInput
+from embench.training.losses import segmentation_loss
+from embench.training.precision import deployed
 
 NETWORKS: dict[str, Callable[..., TransUNet]] = {
     "transunet_h192_c1": lambda **more: TransUNet(1, **more),

@@ -17,7 +17,7 @@ from baselines.transunet_network import TransUNet
 from baselines.unet_network import DecoderBlock, UNet
 from baselines.unet_resnet50 import unet
 from baselines.upsampling import convolve_upsampled
-from embench.precision import deployed, has_bf16
+from embench.training.precision import deployed, has_bf16
 
 BILINEAR = {"mode": "bilinear", "align_corners": True}
 NEAREST = {"mode": "nearest"}

@@ -25,8 +25,8 @@ from test_augment import (
 )
 
 from baselines.views import NOISE_VARIANCE, TwoViews
-from embench import augment
-from embench.errors import BadInput
+from embench.core.errors import BadInput
+from embench.training import augment
 
 GOLDEN = Path(__file__).parent / "data" / "augment" / "views.npz"
 """Our outputs for fixed seeds; after an intended change: `python tests/test_views.py`."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embench import store, tasks
-from embench.errors import BadInput
+from embench.core.errors import BadInput
+from embench.data import catalog, store
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def prepared(name: str, source: Path, tmp_path: Path) -> store.Prepared:
-    ((_, path, fresh),) = tasks.prepare(name, source, tmp_path / "data")
+    ((_, path, fresh),) = catalog.prepare(name, source, tmp_path / "data")
     assert fresh
     return store.Prepared(path)
 
@@ -73,7 +73,7 @@ def test_stack_2_is_for_pretraining_only(source: Path, tmp_path: Path) -> None:
 
 def refused(source: Path, tmp_path: Path) -> list[str]:
     with pytest.raises(BadInput) as error:
-        tasks.prepare("vnc-mito", source, tmp_path / "data")
+        catalog.prepare("vnc-mito", source, tmp_path / "data")
     assert not list((tmp_path / "data").glob("*"))
     return error.value.lines
 
@@ -116,7 +116,7 @@ def test_too_few_sections_leave_an_empty_test_split_which_is_refused(source: Pat
 
 def test_without_a_source_the_command_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--source DIR"):
-        tasks.prepare("vnc-mito", None, tmp_path)
+        catalog.prepare("vnc-mito", None, tmp_path)
 
 
 def test_the_real_set_prepares_to_its_known_hash(shared: Path, tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from embench.errors import BadInput
-from embench.volumes import Listing, Stored, labels, natural, open_volume, pair, scaled, stem
+from embench.core.errors import BadInput
+from embench.data.convert import labels, scaled
+from embench.data.listing import Listing, natural, pair, stem
+from embench.data.readers.base import Stored
+from embench.data.readers.open import open_volume
 
 
 def in_memory(array: np.ndarray, together: int = 1) -> Stored:

@@ -8,26 +8,27 @@ from pathlib import Path
 import made_results as made
 import pytest
 
-from leaderboard import table, workers
+from leaderboard import trials
+from leaderboard.cache import parallel
 
 
 def test_what_processes_return_comes_in_order_and_from_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     squares, own = range(100), []
-    found = list(workers.each(lambda k: (own.append(k), k * k, os.getpid()), squares))
+    found = list(parallel.each(lambda k: (own.append(k), k * k, os.getpid()), squares))
     assert [square for _, square, _ in found] == [k * k for k in squares]
     assert own == []
     assert os.getpid() not in {process for *_, process in found}
 
 
 def test_few_things_are_done_in_this_process() -> None:
-    assert set(workers.each(lambda _: os.getpid(), range(workers.FEWEST - 1))) == {os.getpid()}
+    assert set(parallel.each(lambda _: os.getpid(), range(parallel.FEWEST - 1))) == {os.getpid()}
 
 
 def test_a_fault_in_a_process_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     with pytest.raises(ZeroDivisionError):
-        list(workers.each(lambda k: 1 / k, range(workers.FEWEST)))
+        list(parallel.each(lambda k: 1 / k, range(parallel.FEWEST)))
 
 
 def test_results_read_by_processes_are_those_read_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +37,9 @@ def test_results_read_by_processes_are_those_read_by_one(tmp_path: Path, monkeyp
     )
     broken = next(folder.rglob("seed-2.json"))
     broken.write_text(broken.read_text().replace('"status": "done"', '"status": "diverged"'))
-    alone = table.read([folder])
-    monkeypatch.setattr(workers, "FEWEST", 1)
-    monkeypatch.setattr(workers, "cores", lambda: 2)
+    alone = trials.read([folder])
+    monkeypatch.setattr(parallel, "FEWEST", 1)
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "elsewhere"))
-    assert table.read([folder]) == alone
+    assert trials.read([folder]) == alone
     assert (len(alone[0]), len(alone[1])) == (5, 1)

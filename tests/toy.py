@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embench import results, store
-from embench.experiment import Request, trials
-from embench.model import TorchModel
-from embench.registry import find_model, find_pretraining, pretraining_names
-from embench.starts import start_path
-from embench.task import Item, Scoring, Task, UnlabelledSet
-from embench.trial import TrialSpec
-from embench.weights import PretrainingCard, save_weights
+from embench.core import paths
+from embench.data import store
+from embench.data.task import Item, Scoring, Task, UnlabelledSet
+from embench.models.base import TorchModel
+from embench.models.checkpoints import PretrainingCard, save_weights
+from embench.models.registry import find_model
+from embench.pretraining.initial_checkpoint import start_path
+from embench.pretraining.registry import find_pretraining, pretraining_names
+from embench.runs.request import Request, trials
+from embench.runs.trial import TrialSpec
+from embench.scoring import schema
 
 TOY = Task(
     name="toy",
@@ -42,7 +45,7 @@ def discs(seed: int, depth: int) -> tuple[np.ndarray, np.ndarray]:
 def make_task(folder: Path) -> Path:
     """Make in ``folder`` the toy task."""
     items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 6), ("test", 2, 2))]  # type: ignore[arg-type]
-    store.write(store.prepared_path("toy", folder), TOY, items)
+    store.write(paths.prepared_path("toy", folder), TOY, items)
     return folder
 
 
@@ -50,7 +53,7 @@ def make(folder: Path) -> Path:
     """Make in ``folder`` the toy task, and checkpoints of both pre-trainings from random networks."""
     make_task(folder)
     unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
-    store.write(store.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
+    store.write(paths.prepared_path("toy-unlabelled", folder), unlabelled, [Item("train", "a", discs(3, 4)[0])])
     for model in ("retina", "unet-resnet50-mocov2"):
         make_start(model, folder)
     return folder
@@ -108,7 +111,7 @@ def planned(data: Path, folder: Path, model: str = "unet-resnet50", **changes: o
     return trials(request(data, folder, [model], **changes))[0]
 
 
-def comparable(result: results.TrialResult) -> str:
+def comparable(result: schema.TrialResult) -> str:
     """Everything of a result but what a clock, a memory gauge or the state of the source tree gave."""
     timeless = result.model_copy(
         update={

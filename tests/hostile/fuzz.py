@@ -32,7 +32,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from embench.errors import BadInput, TryAgain
+from embench.core.errors import BadInput, TryAgain
 
 from . import mutate, seeds
 
@@ -71,11 +71,12 @@ class Parser:
 
 
 def _image(path: Path) -> None:
-    from embench import volumes
+    from embench.data import convert
+    from embench.data.readers import open
 
-    volume = volumes.open_volume(path)
-    scaled = partial(volumes.scaled, low=0, high=9)
-    for sections in (volumes.labels, volumes.grey, scaled):
+    volume = open.open_volume(path)
+    scaled = partial(convert.scaled, low=0, high=9)
+    for sections in (convert.labels, convert.grey, scaled):
         with _refusing():
             sections(volume)[volume.shape[0] - 1]  # type: ignore[operator]
 
@@ -96,22 +97,22 @@ def _by_a_limit(error: BadInput | TryAgain) -> bool:
 
 
 def _result(path: Path) -> None:
-    from embench import results
+    from embench.scoring import results
 
     results.load(path)
 
 
 def _card(path: Path) -> None:
-    from embench import weights
+    from embench.models import checkpoints
 
     path.with_suffix(".safetensors").write_bytes(b"")
-    weights.load_card(path.with_suffix(".safetensors"))
+    checkpoints.load_card(path.with_suffix(".safetensors"))
 
 
 def _safetensors(path: Path) -> None:
-    from embench import weights
+    from embench.models import checkpoints
 
-    weights.load_weights(path)
+    checkpoints.load_weights(path)
 
 
 def _with_card(path: Path, content: bytes) -> None:
@@ -125,19 +126,19 @@ def _first(files: Callable[[], list[bytes]]) -> bytes:
 
 
 def _state(path: Path) -> None:
-    from embench.training import load_state
+    from embench.training.state import load_state
 
     load_state(path)
 
 
 def _published(path: Path) -> None:
-    from baselines import weights
+    from baselines import published_weights
 
-    weights.read(path)
+    published_weights.read(path)
 
 
 def _prepared(path: Path) -> None:
-    from embench import store
+    from embench.data import store
 
     with store.Prepared(path) as file:
         for split in ("train", "valid", "test"):
@@ -157,7 +158,7 @@ def _described(path: Path, spec: bytes) -> None:
 
 
 def _plan(path: Path) -> None:
-    from embench import plan
+    from embench.runs import plan
 
     for trial in plan.load(path):
         for place in (trial.path, trial.state_path, trial.claim_path):
@@ -166,53 +167,53 @@ def _plan(path: Path) -> None:
 
 
 def _note(path: Path) -> None:
-    from embench import ledger
+    from embench.runs import worker
 
-    for kind in (ledger.Progress, ledger.Failure):
-        ledger._read(path, kind)
+    for kind in (worker.Progress, worker.Failure):
+        worker._read(path, kind)
 
 
 def _record(path: Path) -> None:
-    from embench import fetch
+    from embench.data import download
 
-    fetch._Record.of(path.with_suffix(""))
+    download._Record.of(path.with_suffix(""))
 
 
 def _split(path: Path) -> None:
     import numpy as np
 
-    from embench import owndata
-    from embench.volumes import Stored
+    from embench.data import own_task
+    from embench.data.readers.base import Stored
 
     pairs = []
     for name in ("one", "two"):
         stored = Stored(f"{name}.png", (3, 4, 4), np.dtype("u1"), lambda start, stop: np.zeros((stop - start, 4, 4)))
-        pairs.append(owndata._Pair(name, stored, stored))
-    owndata._listed(pairs, path)
+        pairs.append(own_task._Pair(name, stored, stored))
+    own_task._listed(pairs, path)
 
 
 def _section(path: Path) -> None:
-    from embench import scoring
+    from embench.scoring import predictions
 
-    scoring.read_section(path)
+    predictions.read_section(path)
 
 
 def _prints(path: Path) -> None:
     import types
 
-    from embench import leakage
+    from embench.data import duplicates
 
     volumes = types.SimpleNamespace(path=path.with_suffix("").with_suffix(".h5"), hash="0" * 64, volumes=lambda _: [])
-    leakage.pretraining_prints(volumes)  # type: ignore[arg-type]
+    duplicates.pretraining_prints(volumes)  # type: ignore[arg-type]
 
 
 def _archive(path: Path) -> None:
-    from embench import fetch
+    from embench.data import archives
 
     inside = path.parent / "inside"
     before = {each: each.lstat().st_mtime_ns for each in path.parent.rglob("*")}
     try:
-        fetch.unpack(path, inside / "out")
+        archives.unpack(path, inside / "out")
     finally:
         shutil.rmtree(inside / "out", ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -223,7 +224,7 @@ def _archive(path: Path) -> None:
 
 
 def _patches(path: Path) -> None:
-    from embench.tasks import cem500k
+    from embench.datasets import cem500k
 
     cem500k._archive.cache_clear()
     patches = cem500k.PatchFiles(path)
@@ -252,13 +253,13 @@ def _sealed(rng: Random, files: Any) -> bytes:
     """Change a result, and as often as not give it the digest of what it has become."""
     from pydantic import ValidationError
 
-    from embench import results
+    from embench.scoring import schema
 
     content = mutate.json_values(rng, files)
     if rng.random() < 0.7:
         with contextlib.suppress(ValidationError, ValueError, RecursionError):
             facts = json.loads(content)
-            facts["sha256"] = results._File.model_validate_json(content).digest
+            facts["sha256"] = schema.ResultFile.model_validate_json(content).digest
             content = json.dumps(facts).encode()
     return content
 
@@ -372,7 +373,7 @@ def _work(
 def _serve(
     shared: mmap.mmap, name: str, parser: Parser, files: list[bytes], seed: int, first: int, end: int, keep: Path | None
 ) -> None:
-    from embench import guarded
+    from embench.core import sandbox
 
     outcomes: Counter[str] = Counter()
     findings: list[str] = []
@@ -404,16 +405,16 @@ def _serve(
                 told = json.dumps({"outcomes": outcomes, "findings": findings[:200]}).encode()[: (1 << 20) - 100]
                 shared[64 : 64 + len(told) + 1] = told + b"\0"
             shutil.rmtree(folder, ignore_errors=True)
-        guarded.close()
+        sandbox.close()
         own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         struct.pack_into("d", shared, 24, 1024 * max(own, children))
 
 
 def _waited() -> float:
     """Return for how many seconds this process and its reading children were ready and other programs ran instead."""
-    from embench import guarded
+    from embench.core import sandbox
 
-    children = [guarded._child.process.pid] if guarded._child is not None else []
+    children = [sandbox._child.process.pid] if sandbox._child is not None else []
     return _ended_waited + sum(map(_delayed, (os.getpid(), *children)))
 
 
@@ -428,16 +429,16 @@ _ended_waited = 0.0
 
 def _note_ends() -> None:
     """Add to ``_ended_waited`` what a reading child has waited, when it is given up."""
-    from embench import guarded
+    from embench.core import sandbox
 
-    end = guarded._Child._end
+    end = sandbox._Child._end
 
     def noted(self: Any, *arguments: Any) -> str:
         global _ended_waited
         _ended_waited += _delayed(self.process.pid)
         return end(self, *arguments)
 
-    guarded._Child._end = noted  # type: ignore[method-assign]
+    sandbox._Child._end = noted  # type: ignore[method-assign]
 
 
 def _outcome(parser: Parser, path: Path) -> tuple[str, str | None]:

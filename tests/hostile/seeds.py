@@ -159,8 +159,8 @@ def patch_archives() -> list[bytes]:
 def results() -> list[bytes]:
     import made_results as made
 
-    from embench.results import save
-    from embench.task import Scoring
+    from embench.data.task import Scoring
+    from embench.scoring.results import save
 
     matched = made.task("perez-mito", scoring=Scoring("2d", match_instances=True))
     volume = made.task("made-volume", classes=("background", "one", "two"), scoring=Scoring("stack", classes=(1, 2)))
@@ -171,7 +171,7 @@ def results() -> list[bytes]:
 def cards() -> list[bytes]:
     import toy
 
-    from embench.weights import ImportedCard
+    from embench.models.checkpoints import ImportedCard
 
     facts = {"method": "mocov2", "data": "cem500k", "data_hash": None, "scale": "full", "norms": (0.5, 0.1)}
     more = {"synthetic": False, "source": "a.pth.tar", "source_hash": "0" * 64, "kind": "mocov2", "left_out": {"q": 2}}
@@ -217,9 +217,9 @@ def checkpoints() -> list[bytes]:
 
 
 def prints() -> list[bytes]:
-    from embench import leakage
+    from embench.data import patches
 
-    kept = {"hash": np.array("0" * 64), "prints": np.zeros(9, leakage.PRINT)}
+    kept = {"hash": np.array("0" * 64), "prints": np.zeros(9, patches.PRINT)}
     np.savez(buffer := io.BytesIO(), **kept)  # type: ignore[arg-type]
     np.savez_compressed(packed := io.BytesIO(), **kept)  # type: ignore[arg-type]
     return [buffer.getvalue(), packed.getvalue()]
@@ -228,8 +228,8 @@ def prints() -> list[bytes]:
 def prepared() -> list[bytes]:
     import toy
 
-    from embench import store
-    from embench.task import Item, UnlabelledSet
+    from embench.data import store
+    from embench.data.task import Item, UnlabelledSet
 
     image, labels = toy.discs(1, 2)
     items = [Item(split, split, image[:, :24, :32], labels[:, :24, :32]) for split in ("train", "test")]  # type: ignore[arg-type]
@@ -244,7 +244,7 @@ def specs() -> list[bytes]:
     """The JSON by which a prepared file says what it is."""
     import toy
 
-    from embench.task import Scoring, Task, UnlabelledSet
+    from embench.data.task import Scoring, Task, UnlabelledSet
 
     classes = ("background", "a", "b")
     volume = Task("cells", "C", "own", classes, Scoring("orthoplane", (1, 2)), 100, voxel_size=(15, 16, 16))
@@ -255,9 +255,10 @@ def specs() -> list[bytes]:
 def plans() -> list[bytes]:
     import toy
 
-    from embench import plan
-    from embench.recipe import RECIPES
-    from embench.results import TrialKey, fingerprint
+    from embench.runs import plan
+    from embench.runs.plan import TrialKey
+    from embench.scoring.schema import fingerprint
+    from embench.training.recipe import RECIPES
 
     mark, places = fingerprint(toy.TOY, "0" * 64, 8), (Path("/data"), Path("results"), Path("w"))
     found = []
@@ -271,10 +272,10 @@ def plans() -> list[bytes]:
 
 
 def notes() -> list[bytes]:
-    from embench import ledger
+    from embench.runs import worker
 
-    progress = ledger.Progress(stage="training", iteration=5, first=0, seconds=2.5, loss=0.5, host="node", process=9)
-    failure = ledger.Failure(kind="error", message="ValueError: no", host="node", trace="Traceback")
+    progress = worker.Progress(stage="training", iteration=5, first=0, seconds=2.5, loss=0.5, host="node", process=9)
+    failure = worker.Failure(kind="error", message="ValueError: no", host="node", trace="Traceback")
     return [progress.model_dump_json().encode(), failure.model_dump_json().encode()]
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from embench import fetch
-from embench.cli import app
-from embench.errors import BadInput
-from embench.task import Dataset
+from embench.cli.app import app
+from embench.core.errors import BadInput
+from embench.data import archives, sources
+from embench.data.task import Dataset
 
 Make = Callable[[Path], bytes]
 
@@ -220,7 +220,7 @@ def test_a_hostile_zip_is_named_and_leaves_nothing(name: str, tmp_path: Path) ->
     (archive := tmp_path / "bad.zip").write_bytes(make(outside))
     before = listing(tmp_path)
     with pytest.raises(BadInput) as caught:
-        fetch.unpack(archive, data / "out")
+        archives.unpack(archive, data / "out")
     assert listing(tmp_path) == before
     assert all(line.startswith(f"{archive}: ") and line.isprintable() for line in caught.value.lines)
     assert any(says in line for line in caught.value.lines), caught.value.lines
@@ -247,7 +247,7 @@ def test_the_command_line_refuses_them_and_exits_with_2(kind: str, tmp_path: Pat
 def test_a_good_archive_is_unpacked_whole(tmp_path: Path) -> None:
     content = zipped(("top/caf\u00e9.txt", b"1"), ("top/deep/er/b.bin", bytes(1000)), ("C\u00e9/a", b""))
     (tmp_path / "good.zip").write_bytes(content)
-    fetch.unpack(tmp_path / "good.zip", tmp_path / "out")
+    archives.unpack(tmp_path / "good.zip", tmp_path / "out")
     files = {name: found for name, found in listing(tmp_path / "out").items() if found is not None}
     assert files == {"good.txt": b"good", "top/caf\u00e9.txt": b"1", "top/deep/er/b.bin": bytes(1000), "C\u00e9/a": b""}
 
@@ -256,7 +256,7 @@ def test_archives_in_an_archive_stay_closed(tmp_path: Path) -> None:
     """A bomb of many layers unpacks to its outermost, and a hostile archive inside to a file."""
     inner = zipped(("zeros", bytes(2**20)), (entry("../outside"), b"x"))
     (tmp_path / "a.zip").write_bytes(zipped(*((f"{number}.zip", inner) for number in range(42))))
-    fetch.unpack(tmp_path / "a.zip", tmp_path / "out")
+    archives.unpack(tmp_path / "a.zip", tmp_path / "out")
     assert len(listing(tmp_path / "out")) == 43
     assert sum(len(content or b"") for content in listing(tmp_path / "out").values()) < 100_000
 
@@ -265,6 +265,6 @@ def test_sources_given_as_links_are_not_followed_out_of_an_archive(tmp_path: Pat
     """What is unpacked holds no links, so that a reader that follows them stays inside."""
     (tmp_path / "a.zip").write_bytes(zipped(("in/a.txt", b"1")))
     dataset = Dataset("toy", (), lambda source, name: iter(()))
-    with fetch.opened(dataset, [tmp_path / "a.zip"], tmp_path / "data") as (folder, _):
+    with sources.opened(dataset, [tmp_path / "a.zip"], tmp_path / "data") as (folder, _):
         assert not [path for path in folder.rglob("*") if path.is_symlink()]
     assert not list((tmp_path / "data").iterdir())

@@ -32,7 +32,7 @@ def test_the_fuzzer_finds_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None
     import os
     from dataclasses import replace
 
-    from embench.errors import BadInput
+    from embench.core.errors import BadInput
 
     def raises(path: object) -> None:
         raise IndexError("in the parser")

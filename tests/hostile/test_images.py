@@ -21,7 +21,7 @@ import tifffile
 import zarr
 from PIL import Image
 
-from embench import cli
+from embench.cli import app
 
 from . import mutate, seeds
 
@@ -357,7 +357,7 @@ def run(
     monkeypatch.setattr(sys, "argv", ["embench", *map(str, arguments)])
     capsys.readouterr()
     try:
-        cli.main()
+        app.main()
         status = 0
     except SystemExit as done:
         status = done.code if isinstance(done.code, int) else int(done.code is not None)

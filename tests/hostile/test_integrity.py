@@ -17,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embench import results, scoring, store, submission, submit, weights
-from embench.errors import BadInput
-from embench.names import is_name
-from embench.recipe import RETINA
-from embench.results import TrialKey
-from embench.task import Item, Scoring, Task
-from leaderboard import table
+from embench.core import paths
+from embench.core.errors import BadInput
+from embench.core.names import is_name
+from embench.data import store
+from embench.data.task import Item, Scoring, Task
+from embench.models import checkpoints
+from embench.runs.plan import TrialKey
+from embench.scoring import external, predictions, results, schema, submit
+from embench.training.recipe import RETINA
+from leaderboard import trials
 
 from .test_images import run
 
@@ -139,7 +142,7 @@ def test_a_name_is_one_component_of_a_path(text: str) -> None:
 
 
 FOLDER = Path("/folder")
-MARK = results.fingerprint(made.task(), "0" * 64, 5)
+MARK = schema.fingerprint(made.task(), "0" * 64, 5)
 
 
 def key(task: str, model: str, recipe: str) -> Path:
@@ -153,17 +156,17 @@ def place(recipe: str) -> Path:
 
 
 PLACES: dict[str, Callable[[str], Path]] = {
-    "prepared file": lambda name: store.prepared_path(name, FOLDER),
-    "checkpoint of a method": lambda name: weights.weights_path(name, "data", "full", FOLDER),
-    "checkpoint on a set": lambda name: weights.weights_path("method", name, "full", FOLDER),
-    "checkpoint of a model": lambda name: weights.weights_path("method", "data", "full", FOLDER, name or "a/b"),
+    "prepared file": lambda name: paths.prepared_path(name, FOLDER),
+    "checkpoint of a method": lambda name: checkpoints.weights_path(name, "data", "full", FOLDER),
+    "checkpoint on a set": lambda name: checkpoints.weights_path("method", name, "full", FOLDER),
+    "checkpoint of a model": lambda name: checkpoints.weights_path("method", "data", "full", FOLDER, name or "a/b"),
     "result of a task": lambda name: key(name, "model", "recipe"),
     "result of a model": lambda name: key("task", name, "recipe"),
     "result under a recipe": lambda name: key("task", "model", name),
     "submitted result": place,
-    "submitted predictions": lambda name: submission.result_path(FOLDER, name, MARK, 0),
-    "file of a test image": lambda name: FOLDER / f"{submission.file_name(name)}.png",
-    "page of a row": lambda name: FOLDER / "model" / f"{table.slug(name)}.html",
+    "submitted predictions": lambda name: external.result_path(FOLDER, name, MARK, 0),
+    "file of a test image": lambda name: FOLDER / f"{external.file_name(name)}.png",
+    "page of a row": lambda name: FOLDER / "model" / f"{trials.slug(name)}.html",
 }
 
 
@@ -185,7 +188,7 @@ def test_no_name_leads_out_of_its_folder(what: str, text: str) -> None:
 def test_the_place_of_a_section_is_beside_its_result(text: str) -> None:
     for name in (text, f"seed-0.sections/{text}-z0.png", f"seed-{text}.sections/a-z0.png"):
         try:
-            scoring.section_place(name, FOLDER / "seed-0.json")
+            predictions.section_place(name, FOLDER / "seed-0.json")
         except BadInput:
             continue
         assert (FOLDER / name).resolve().parent == FOLDER.resolve() / Path(name).parts[0]
@@ -314,7 +317,7 @@ def test_nothing_of_a_submission_is_run(tmp_path: Path) -> None:
     for z in range(2):
         picture = Image.fromarray(rng.integers(0, 2, (20, 24), np.uint8))
         picture.save(handed_in / "predictions" / f"test-z{z:04d}.png")
-    from embench.tasks import find_task
+    from embench.data.catalog import find_task
 
     given = handed_in / "results" / "seed-0.json"
     results.save(made.result("retina", find_task("vnc-mito"), 0), given)
@@ -346,7 +349,7 @@ def test_nothing_of_a_submission_is_run(tmp_path: Path) -> None:
     others = [(event, facts) for event, facts in report["ran"] if event != "exec"]
     started = [facts for event, facts in others if event == "subprocess.Popen"]
     assert [pair for pair in others if pair[0] != "subprocess.Popen" and str(handed_in) in pair[1]] == []
-    known = ("-m embench.guarded", "git ", "lscpu", "uname", "sysctl")
+    known = ("-m embench.core.sandbox", "git ", "lscpu", "uname", "sysctl")
     assert all(any(word in facts for word in known) for facts in started), started
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import foreign, weights
-from embench import guarded
-from embench.errors import BadInput
+from baselines import published_weights, safe_load
+from embench.core import sandbox
+from embench.core.errors import BadInput
 
 NORM = "transformer.encoder.encoder_norm.weight"
 
@@ -145,9 +145,9 @@ def test_a_payload_is_named_and_does_not_run(name: str, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / called
     path.write_bytes(make(f"touch {canary}"))
     for read in (
-        weights.read,
-        weights.inspect,
-        lambda path: weights.import_published(path, "cem500k", folder=tmp_path),
+        published_weights.read,
+        published_weights.inspect,
+        lambda path: published_weights.import_published(path, "cem500k", folder=tmp_path),
     ):
         with pytest.raises(BadInput) as caught:
             read(path)
@@ -184,7 +184,7 @@ for path in sys.argv[1:]:
 
 def test_a_checkpoint_is_read_by_the_child_that_has_served_a_smaller_file(tmp_path: Path) -> None:
     """What that file was allowed does not hold while the libraries of the next are loaded."""
-    guarded.close()
-    assert guarded.call(math.floor, 1, where="a number") == 1
+    sandbox.close()
+    assert sandbox.call(math.floor, 1, where="a number") == 1
     torch.save({"a": torch.zeros(2)}, tmp_path / "a.pt")
-    assert list(foreign.content(tmp_path / "a.pt")) == ["a"]
+    assert list(safe_load.content(tmp_path / "a.pt")) == ["a"]

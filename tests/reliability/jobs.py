@@ -28,9 +28,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from embench import cli, pretraining, results, store, training, trial
-from embench.errors import BadInput
-from embench.task import Item, UnlabelledSet
+from embench.cli import app
+from embench.core import paths
+from embench.core.errors import BadInput
+from embench.data import store
+from embench.data.task import Item, UnlabelledSet
+from embench.pretraining import command, loop
+from embench.runs import trial
+from embench.scoring import results
+from embench.training import trainer
+from embench.training.state import load_state
 from tests.reliability.operations import Operation, watch
 from tests.toy import TOY, comparable, discs
 
@@ -119,7 +126,7 @@ class Job:
             sys.argv = self.command(folder, save_every)
             if act:
                 watch(folder / "work", act)
-            cli.main()
+            app.main()
         except SystemExit as error:
             status = error.code or 0
         except BaseException:
@@ -164,7 +171,7 @@ def place() -> Iterator[Path]:
             given, sys.argv = sys.argv, job.command(folder, save_every=0.0)
             try:
                 with open(folder / "said", "w") as said, redirect_stdout(said), redirect_stderr(said):
-                    cli.main()
+                    app.main()
             except SystemExit as error:
                 if error.code:
                     raise SystemExit(f"{job.name}: exit status {error.code}\n{(folder / 'said').read_text()}") from None
@@ -180,11 +187,11 @@ def fresh(folder: Path) -> Path:
     made = folder.parent / "toy"
     if not made.exists():
         items = [Item(split, split, *discs(seed, depth)) for split, seed, depth in (("train", 1, 6), ("test", 2, 2))]  # type: ignore[arg-type]
-        store.write(store.prepared_path("toy", made), TOY, items)
+        store.write(paths.prepared_path("toy", made), TOY, items)
         unlabelled = UnlabelledSet("toy-unlabelled", "", "toy", scale="tiny")
-        store.write(store.prepared_path("toy-unlabelled", made), unlabelled, [Item("train", "a", discs(3, 4)[0])])
+        store.write(paths.prepared_path("toy-unlabelled", made), unlabelled, [Item("train", "a", discs(3, 4)[0])])
         for name in ("toy", "toy-unlabelled"):
-            store.Prepared(store.prepared_path(name, made)).close()
+            store.Prepared(paths.prepared_path(name, made)).close()
     shutil.copytree(made, folder / "work")
     return folder
 
@@ -198,14 +205,14 @@ def _count_steps(notes: int) -> None:
         os.write(notes, f"{iteration} {time.monotonic() - began}\n".encode())
         began = time.monotonic()
 
-    step, reporting, between = training.Training.step, pretraining._reporting, pretraining._Stopwatch.between
+    step, reporting, between = trainer.Training.step, command._reporting, loop._Stopwatch.between
 
     def started(self: Any, batches: Any) -> Any:
         nonlocal began
         began = time.monotonic()
         return between(self, batches)
 
-    def stepped(self: training.Training) -> float:
+    def stepped(self: trainer.Training) -> float:
         nonlocal began
         began = time.monotonic()
         loss = step(self)
@@ -213,23 +220,23 @@ def _count_steps(notes: int) -> None:
         return loss
 
     @contextmanager
-    def reported(*args: Any) -> Iterator[pretraining.Report]:
+    def reported(*args: Any) -> Iterator[loop.Report]:
         with reporting(*args) as report:
 
-            def both(at: pretraining.Progress) -> None:
+            def both(at: loop.Progress) -> None:
                 note(at.iteration)
                 report(at)
 
             yield both
 
-    training.Training.step = stepped  # type: ignore[method-assign]
-    pretraining._reporting = reported
-    pretraining._Stopwatch.between = started  # type: ignore[method-assign]
+    trainer.Training.step = stepped  # type: ignore[method-assign]
+    command._reporting = reported
+    loop._Stopwatch.between = started  # type: ignore[method-assign]
 
 
 def _keep_states(kept: Path) -> None:
     """Keep what a run removes when it is done: the last training state, with optimiser and random generators."""
-    for module in (trial, pretraining):
+    for module in (trial, loop):
 
         def keeping(path: Path, remove: Callable[[Path], None] = module.remove) -> None:
             if path.suffix in (".pt", ".state") and path.exists():
@@ -270,7 +277,7 @@ def outcome(folder: Path) -> Outcome:
             found.parts["plan"] = ""
         else:
             found.parts[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    state = training.load_state(folder / "state") or {}
+    state = load_state(folder / "state") or {}
     for part, value in (state.get("training") or state).items():
         if part == "done":
             value = {**value, "seconds": 0}
@@ -308,7 +315,7 @@ def torn(folder: Path) -> list[str]:
             continue
         try:
             if path.suffix in (".pt", ".state"):
-                training.load_state(path)
+                load_state(path)
             elif path.suffix == ".safetensors":
                 load_file(path)
             elif path.suffix == ".png":

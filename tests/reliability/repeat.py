@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from embench import results
+from embench.scoring import results
 from tests.toy import comparable, make
 
 

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from embench.model import TorchModel
-from embench.task import Scale
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 
 class Small(TorchModel):

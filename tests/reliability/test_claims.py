@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from embench import claim
-from embench.claim import Held, claimed
+from embench.core import locks
+from embench.core.locks import Held, claimed
 
 FORK = multiprocessing.get_context("fork")
 RACERS = 8
@@ -87,13 +87,13 @@ def test_the_second_sees_host_and_process_and_a_dead_holders_claim_is_free(tmp_p
         claimed(path),
     ):
         pass
-    assert claim.holder(path) == claim.Holder(socket.gethostname(), number)
+    assert locks.holder(path) == locks.Holder(socket.gethostname(), number)
     os.kill(number, signal.SIGKILL)
     process.join()
     assert path.exists()
-    assert claim.holder(path) is None
+    assert locks.holder(path) is None
     with claimed(path):
-        assert claim.holder(path) == claim.Holder(socket.gethostname(), os.getpid())
+        assert locks.holder(path) == locks.Holder(socket.gethostname(), os.getpid())
 
 
 def test_neither_age_nor_a_process_number_that_lives_again_decides(tmp_path: Path) -> None:
@@ -130,5 +130,5 @@ def test_two_blocks_of_one_process_do_not_share_a_claim(tmp_path: Path) -> None:
     with claimed(path):
         with pytest.raises(Held, match=str(os.getpid())), claimed(path):
             pass
-        assert claim.holder(path) is not None
-    assert claim.holder(path) is None
+        assert locks.holder(path) is not None
+    assert locks.holder(path) is None

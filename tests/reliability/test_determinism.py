@@ -8,8 +8,9 @@ import pytest
 import torch
 from toy import planned
 
-from embench import determinism, trial
-from embench.determinism import deterministic
+from embench.core import runtime
+from embench.core.runtime import deterministic
+from embench.runs import trial
 
 SMALL = f"{Path(__file__).with_name('small.py')}:Small"
 
@@ -42,7 +43,7 @@ def test_on_a_gpu_the_flag_decides_and_what_is_used_is_told(asked: bool, monkeyp
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     with deterministic(torch.device("cuda"), asked):  # flags alone: no GPU is needed to set them
-        told = determinism.in_use("cuda")
+        told = runtime.in_use("cuda")
     workspace = ":4096:8" if asked else "default"
     assert told == {"deterministic": asked, "cudnn_benchmark": not asked, "cublas_workspace": workspace}
     assert torch.backends.cudnn.benchmark

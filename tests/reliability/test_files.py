@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from embench.errors import BadInput, TryAgain
-from embench.files import check_writable, remove, write_atomic
-from embench.training import load_state, save_state
+from embench.core.errors import BadInput, TryAgain
+from embench.core.files import check_writable, remove, write_atomic
+from embench.training.state import load_state, save_state
 from tests.reliability.operations import Operation, watch
 
 FORK = multiprocessing.get_context("fork")

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from toy import comparable, planned
 
-from embench import interrupt, trial
-from embench.errors import Interrupted
-from embench.training import load_state
+from embench.core import signals
+from embench.core.errors import Interrupted
+from embench.runs import trial
+from embench.training.state import load_state
 
 SMALL = f"{Path(__file__).with_name('small.py')}:Small"
 
@@ -45,7 +46,7 @@ def test_a_signal_ends_the_step_and_saves_it(number: signal.Signals, toy_data: P
 
 
 def test_signals_that_ask_for_another_run_end_with_75() -> None:
-    assert {number.name: interrupt.exit_status(number) for number in interrupt.SIGNALS} == {
+    assert {number.name: signals.exit_status(number) for number in signals.SIGNALS} == {
         "SIGINT": 130,
         "SIGTERM": 75,
         "SIGUSR1": 75,
@@ -53,7 +54,7 @@ def test_signals_that_ask_for_another_run_end_with_75() -> None:
 
 
 def never_between_steps() -> None:
-    with interrupt.deferred(grace=0.2):
+    with signals.deferred(grace=0.2):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from toy import planned
 
-from embench.augment import TrainingAugmentation
-from embench.pretraining import _EXAMPLES, _ORDER, _START, _STEP, _VIEWS, rng, stream_of
-from embench.registry import chosen_models, find_pretraining
-from embench.sections import TrainingSections
-from embench.store import Prepared, prepared_path
-from embench.streams import entropy
+from embench.core.paths import prepared_path
+from embench.core.seeding import entropy
+from embench.data.store import Prepared
+from embench.models.registry import chosen_models
+from embench.pretraining.registry import find_pretraining
+from embench.pretraining.samples import _ORDER, _VIEWS, EXAMPLES, START, STEP, rng, stream_of
+from embench.training.augment import TrainingAugmentation
+from embench.training.sampler import TrainingSections
 
 
 def first_draws(*of: list[int]) -> set[tuple[int, ...]]:
@@ -60,9 +62,9 @@ def test_pretrainings_differ_in_method_model_data_or_seed_and_so_do_their_stream
     methods.append(find_pretraining("retina")(UNetResNet50()))
     streams = [stream_of(method, data, seed) for method, data, seed in product(methods, ("a", "b"), range(3))]
     assert len(first_draws(*streams)) == len(streams) == 18
-    places = [(_ORDER, 0), (_ORDER, 1), (_START,), (_EXAMPLES,)]
+    places = [(_ORDER, 0), (_ORDER, 1), (START,), (EXAMPLES,)]
     places += [(_VIEWS, epoch, position) for epoch, position in product(range(5), range(5))]
-    places += [(_STEP, iteration, rank) for iteration, rank in product(range(5), range(3))]
+    places += [(STEP, iteration, rank) for iteration, rank in product(range(5), range(3))]
     generators = [rng(streams[0], *place) for place in places]
     assert len({int(generator.integers(2**63)) for generator in generators}) == len(places)
 

@@ -1,0 +1,154 @@
+"""One worker for one piece of work: a file that says who has it, locked for as long as they live.
+
+The lock is a POSIX record lock. The kernel drops it when its process ends, however that ends, and an NFS server drops
+it with its client: no clock is read and no process id is probed. It belongs to the process alone, so that a data
+worker that outlives its killed parent keeps nothing claimed. What is assumed: every machine sees locks through the file
+system (NFS must not be mounted with ``nolock`` or ``local_lock=all``; Lustre needs ``flock``).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embench.core.errors import BadInput, TryAgain
+from embench.core.files import explained
+
+# struct flock: where a lock is, whose, and its type; the C library has no other way to look without locking.
+_FLOCK = struct.Struct("qqihh" if sys.platform == "darwin" else "hhqqi4x")
+_TYPE, _PROCESS = (3, 2) if sys.platform == "darwin" else (0, 4)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+_mine: set[Path] = set()
+"""What this process holds: its own locks do not stop it, and closing a second descriptor would drop the first's."""
+os.register_at_fork(after_in_child=_mine.clear)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that has a claim."""
+
+    host: str
+    process: int
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+
+class Held(TryAgain):
+    """Another process has the claim.
+
+    Parameters
+    ----------
+    path : Path
+        The claim.
+    holder : Holder
+    """
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        super().__init__(f"{path}: held by {holder}; wait for it, or run the same command again when it has ended")
+        self.path, self.holder = path, holder
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold the claim ``path`` for as long as the block runs.
+
+    A claim whose holder is dead is free, whatever its file says. The file stays when the block ends: to remove a lock
+    file is a race, unless nobody can want it any more.
+
+    Raises
+    ------
+    Held
+        At once, when another process (or another block of this one) has it.
+    BadInput
+        The file system has no locks, or the file cannot be made.
+    """
+    place = path.absolute()
+    if place in _mine:
+        raise Held(path, _self())
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise explained(error, path) from None
+    try:
+        _lock(descriptor, path)
+        _mine.add(place)
+        try:
+            _write(descriptor, path, json.dumps(asdict(_self())).encode())
+            yield
+        finally:
+            _mine.discard(place)
+    finally:
+        os.close(descriptor)
+
+
+def holder(path: Path) -> Holder | None:
+    """Return who has the claim ``path``, without touching it; ``None`` when it is free.
+
+    For lookers: between this answer and any use of it the claim may change hands.
+    """
+    place = path.absolute()
+    if place in _mine:
+        return _self()
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise explained(error, path) from None
+    try:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _self() -> Holder:
+    return Holder(socket.gethostname(), os.getpid())
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise BadInput(
+                    f"{path}: this file system has no locks between processes ({error.strerror}); "
+                    "choose a folder on one that has"
+                ) from None
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise explained(error, path) from None
+        if found := _holder(descriptor):  # else it went in the meantime
+            raise Held(path, found)
+
+
+def _holder(descriptor: int) -> Holder | None:
+    asked = [0] * 5
+    asked[_TYPE] = fcntl.F_WRLCK
+    found = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(*asked)))
+    if found[_TYPE] == fcntl.F_UNLCK:
+        return None
+    try:
+        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+    except (ValueError, TypeError):  # it has the lock and has not yet written its name
+        return Holder("an unknown host", found[_PROCESS])
+
+
+def _write(descriptor: int, path: Path, name: bytes) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, name, 0)
+    except OSError as error:
+        raise explained(error, path) from None

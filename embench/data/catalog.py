@@ -1,0 +1,218 @@
+"""Every task and unlabelled set by name. One explicit table; nothing is found by walking folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from embench.core.errors import BadInput
+from embench.core.names import unknown
+from embench.core.paths import data_folder, prepared_path
+from embench.data import store
+from embench.data.task import Dataset, Task, UnlabelledSet
+
+Sources = Path | Sequence[Path] | None
+
+DATASETS: dict[str, str] = {
+    "mini": "embench.datasets.mini:DATASET",
+    "vnc": "embench.datasets.vnc:DATASET",
+    "cremi": "embench.datasets.cremi:DATASET",
+    "guay": "embench.datasets.guay:DATASET",
+    "kasthuri": "embench.datasets.kasthuri:DATASET",
+    "perez": "embench.datasets.perez:DATASET",
+    "urocell": "embench.datasets.urocell:DATASET",
+    "lucchi": "embench.datasets.lucchi:DATASET",
+    "all-mito": "embench.datasets.all_mito:DATASET",
+    "cem500k": "embench.datasets.cem500k:DATASET",
+}
+"""Data set name -> module and attribute."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "mini": (
+        "mini-cremi",
+        "mini-guay",
+        "mini-kasthuri",
+        "mini-perez-lyso",
+        "mini-perez-mito",
+        "mini-perez-nuclei",
+        "mini-perez-nucleoli",
+        "mini-urocell",
+    ),
+    "vnc": ("vnc-mito", "vnc-synapse"),
+    "published": (
+        "cremi",
+        "guay",
+        "kasthuri",
+        "perez-lyso",
+        "perez-mito",
+        "perez-nuclei",
+        "perez-nucleoli",
+        "urocell",
+    ),
+}
+"""Suite name -> its tasks."""
+
+TEST_SHAPES: dict[str, tuple[int, int, int]] = {
+    "cremi": (125, 1250, 1250),
+    "guay": (121, 609, 400),
+    "urocell": (256, 244, 256),
+}
+"""(Z, Y, X) of the test volume, where the publications say it (protocol 3): what can be said before it is prepared."""
+
+
+@cache
+def find_dataset(name: str) -> Dataset:
+    """Return a data set by its own name or by the name of anything prepared from it."""
+    if name in DATASETS:
+        module, _, attribute = DATASETS[name].partition(":")
+        return getattr(import_module(module), attribute)
+    for dataset in map(find_dataset, DATASETS):
+        if any(spec.name == name for spec in dataset.specs):
+            return dataset
+    known = [spec.name for dataset in map(find_dataset, DATASETS) for spec in dataset.specs]
+    raise unknown("task or data set", name, [*DATASETS, *known])
+
+
+def is_registered(name: str) -> bool:
+    """Whether a data set, or a task or unlabelled set prepared from one, is called ``name``."""
+    return name in DATASETS or any(spec.name == name for each in DATASETS for spec in find_dataset(each).specs)
+
+
+def all_tasks() -> list[Task]:
+    """Return every registered task, in the order of the table."""
+    return [task for name in DATASETS for task in find_dataset(name).tasks]
+
+
+def own_tasks(folder: Path | None = None) -> list[Task]:
+    """Return the user's own tasks: those prepared in ``folder`` that no data set here has."""
+    found = []
+    for path in sorted((folder or data_folder()).glob("*.h5")):
+        if is_registered(path.stem):  # nobody's own; opening it would only take time
+            continue
+        with store.Prepared(path) as prepared:
+            if isinstance(prepared.spec, Task) and prepared.spec.dataset not in DATASETS:
+                found.append(prepared.spec)
+    return found
+
+
+def all_unlabelled() -> list[UnlabelledSet]:
+    """Return every registered unlabelled set."""
+    return [spec for name in DATASETS for spec in find_dataset(name).unlabelled]
+
+
+def find_task(name: str, folder: Path | None = None) -> Task:
+    """Return a task by name: a registered one, or the user's own from its prepared file in ``folder``."""
+    for task in all_tasks():
+        if task.name == name:
+            return task
+    path = prepared_path(name, folder)
+    if path.is_file():
+        with store.Prepared(path) as prepared:
+            return prepared.task
+    raise unknown("task", name, [task.name for task in all_tasks()])
+
+
+def find_suite(name: str) -> list[Task]:
+    """Return the tasks of a suite."""
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    return [find_task(task) for task in SUITES[name]]
+
+
+def prepare(
+    name: str, source: Sources = None, folder: Path | None = None, *, force: bool = False
+) -> list[tuple[str, Path, bool]]:
+    """Prepare a task, an unlabelled set, or everything of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Of a data set, or of one thing prepared from it.
+    source : Path or sequence of Path, optional
+        Published files: a folder, a zip archive, or single files; by default what was fetched
+        (:mod:`embench.data.download`). Not used by generated data.
+    folder : Path, optional
+        Folder of prepared files (default :func:`embench.core.paths.data_folder`).
+    force : bool
+        Prepare again what is already there.
+
+    Returns
+    -------
+    list of (str, Path, bool)
+        Name, prepared file, and whether it was written now.
+    """
+    from embench.data import download
+    from embench.data.sources import opened
+
+    dataset = find_dataset(name)
+    data = folder or data_folder()
+    specs = [spec for spec in dataset.specs if name in (dataset.name, spec.name)]
+    strict = not dataset.generated
+    paths = {spec.name: prepared_path(spec.name, data) for spec in specs}
+    waiting = [spec for spec in specs if force or not _is_prepared(paths[spec.name], spec, strict=strict)]
+    if waiting and dataset.generated:
+        for spec in waiting:
+            store.write(paths[spec.name], spec, dataset.read(None, spec.name), {"source": "generated"})
+    elif waiting:
+        sources = [source] if isinstance(source, Path) else source or download.fetched(dataset, data)
+        if not sources:
+            raise BadInput(f"{waiting[0].name}: its files are not here; {how_to_prepare(dataset)}")
+        if dataset.pack:
+            for spec in dataset.unlabelled:
+                dataset.pack(sources, paths[spec.name], spec)
+        else:
+            with opened(dataset, sources, data) as (root, card):
+                for spec in waiting:
+                    store.write(paths[spec.name], spec, dataset.read(root, spec.name), card)
+    return [(spec.name, paths[spec.name], spec in waiting) for spec in specs]
+
+
+def how_to_prepare(dataset: Dataset) -> str:
+    """Return the commands that bring the files of a data set into the prepared format."""
+    by_hand = f"embench prepare {dataset.name} --source DIR|ZIP|FILE"
+    if not dataset.downloads:
+        return f"run: {by_hand}"
+    return f"run: embench fetch {dataset.name}, then embench prepare {dataset.name}; or with your own files: {by_hand}"
+
+
+def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
+    """Open the prepared file of a task or unlabelled set; generated data are made on first use.
+
+    Raises
+    ------
+    BadInput
+        Naming the command that prepares it, when it is not there.
+    """
+    path = prepared_path(name, folder)
+    if not path.exists():
+        try:
+            dataset = find_dataset(name)
+        except BadInput:
+            raise BadInput(f"{name}: not prepared in {path.parent}") from None
+        if not dataset.generated:
+            raise BadInput(f"{name}: not prepared in {path.parent}; {how_to_prepare(dataset)}")
+    if not path.exists() or _stale(path, name):
+        prepare(name, None, folder, force=True)
+    return store.Prepared(path)
+
+
+def _stale(path: Path, name: str) -> bool:
+    """Whether ``path`` holds generated data of another version of its generator."""
+    specs = [spec for dataset in map(find_dataset, DATASETS) for spec in dataset.specs if spec.name == name]
+    if not specs or not find_dataset(name).generated:
+        return False
+    with store.Prepared(path) as prepared:
+        return prepared.spec != specs[0]
+
+
+def _is_prepared(path: Path, spec: Task | UnlabelledSet, *, strict: bool) -> bool:
+    if not path.exists():
+        return False
+    with store.Prepared(path) as prepared:
+        if prepared.spec == spec:
+            return True
+    if strict:
+        raise BadInput(f"{path}: prepared from another description of {spec.name}; add --force to prepare it again")
+    return False

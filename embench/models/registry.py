@@ -1,0 +1,93 @@
+"""Model adapters by name: registered by entry point, or a class in the user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embench.core.errors import BadInput
+from embench.core.names import check_name, unknown
+from embench.core.plugins import registered_under
+from embench.models.base import GROUPS, SegmentationModel
+
+if TYPE_CHECKING:
+    pass
+
+
+GROUP = "embench.models"
+
+
+def model_names() -> list[str]:
+    """Return the names of the registered adapters, in order of registration; none is imported."""
+    return list(registered_under(GROUP))
+
+
+def find_model(spec: str) -> SegmentationModel:
+    """Return the adapter that ``spec`` names.
+
+    Parameters
+    ----------
+    spec : str
+        A registered name, or ``path/to/file.py:Class``. Such a file is code and is run: it is imported only
+        because it was named.
+
+    Raises
+    ------
+    BadInput
+        Unknown name (with near ones), no such file or class, or a class that is not an adapter.
+    """
+    if ".py:" in spec:
+        return _checked(_from_file(spec), spec)
+    registered = registered_under(GROUP)
+    if spec not in registered:
+        raise unknown("model", spec, [*registered, *GROUPS, "all"])
+    return _checked(registered[spec].load(), spec)
+
+
+def chosen_models(specs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the models that ``specs`` name, each once: those named, and those that a group or ``all`` stands for."""
+    named: dict[str, None] = {}
+    grouped: dict[str, None] = {}
+    for spec in specs:
+        if spec == "all":
+            grouped |= dict.fromkeys(model_names())
+        elif spec in GROUPS:
+            grouped |= dict.fromkeys(name for name in model_names() if find_model(name).group == spec)
+        else:
+            named[spec] = None
+    return list(named), [name for name in grouped if name not in named]
+
+
+def _from_file(spec: str) -> object:
+    file, _, class_name = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; a model is given as path/to/file.py:Class")
+    module_spec = importlib.util.spec_from_file_location(f"embench_user_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, class_name):
+        classes = [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        raise unknown(f"class in {path}", class_name, classes or ["(the file defines no class)"])
+    return getattr(module, class_name)
+
+
+def _checked(adapter: object, spec: str) -> SegmentationModel:
+    if not (isinstance(adapter, type) and issubclass(adapter, SegmentationModel)):
+        raise BadInput(
+            f"{spec}: not a model adapter; derive it from embench.models.base.TorchModel or SegmentationModel"
+        )
+    check_name(adapter.name, f"{spec}: name")
+    if adapter.group not in GROUPS:
+        raise unknown(f"group of {spec}", adapter.group, GROUPS)
+    return adapter()

@@ -1,0 +1,1 @@
+"""From a request to finished trials, wherever they run."""

@@ -1,0 +1,203 @@
+"""Which trials are to run: each as plain values, and the plans that stand beside the results.
+
+A plan is a JSON file ``.plans/ID.json`` in the results folder. ID follows from the trials, so that the same command
+given twice is one plan. ``embench status`` and ``embench retry`` start from the plans.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from embench.core.errors import BadInput
+from embench.core.files import write_atomic
+from embench.core.names import check_name, is_name
+from embench.core.seeding import entropy
+from embench.scoring.schema import Fingerprint, digest_of
+from embench.training.recipe import Recipe
+
+PLANS = ".plans"
+MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything a worker needs to run a trial; plain values, so that it travels to any process.
+
+    Parameters
+    ----------
+    model : str
+        Registered name or ``file.py:Class``.
+    task : str
+    seed : int
+    recipe : Recipe
+        Filled in for the task.
+    pairing : str
+        ``default`` when the recipe is the one the model is published with, else the recipe's name.
+    track : {"published", "open"}
+    iterations : int
+    snapshots : tuple of int
+        Iterations at which weights are scored; the last is the budget.
+    key : TrialKey
+    data, results_folder : Path
+    weights : Path or None
+    device : str
+    threads : int
+    save_every : float
+        Seconds between training states on disk.
+    deterministic : bool
+        On a GPU too (:mod:`embench.core.runtime`).
+    """
+
+    model: str
+    task: str
+    seed: int
+    recipe: Recipe
+    pairing: str
+    track: Literal["published", "open"]
+    iterations: int
+    snapshots: tuple[int, ...]
+    key: TrialKey
+    data: Path
+    results_folder: Path
+    weights: Path | None
+    device: str
+    threads: int
+    save_every: float = 60.0
+    deterministic: bool = False
+
+    @property
+    def label(self) -> str:
+        """How progress and logs name the trial."""
+        row = self.key.model if self.pairing == "default" else f"{self.key.model}+{self.pairing}"
+        return f"{row} {self.task} seed {self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """The result file."""
+        return self.key.path(self.results_folder)
+
+    @property
+    def state_path(self) -> Path:
+        """The training state while it is under way; removed when the result is written."""
+        parts = self.path.relative_to(self.results_folder).with_suffix(".pt").parts
+        return self.results_folder / ".running" / "--".join(parts)
+
+    @property
+    def claim_path(self) -> Path:
+        """What says which process runs the trial (:func:`embench.core.locks.holder`)."""
+        return self.state_path.with_suffix(".claim")
+
+    @property
+    def entropy(self) -> list[int]:
+        """Random streams of the trial: unique per model and recipe, task and seed, equal on every machine."""
+        return entropy(f"{self.key.model}/{self.recipe.name}/{self.task}", self.seed)
+
+    def elsewhere(self) -> TrialSpec:
+        """Return the trial with absolute paths, for a process that starts in another folder or on another machine."""
+        file, colon, name = self.model.rpartition(":")
+        return replace(
+            self,
+            model=f"{Path(file).absolute()}:{name}" if colon else self.model,
+            data=self.data.absolute(),
+            results_folder=self.results_folder.absolute(),
+            weights=self.weights.absolute() if self.weights else None,
+        )
+
+
+def is_done(spec: TrialSpec) -> bool:
+    """Whether the result is there, also when another machine has just written it."""
+    try:
+        # Looked up in the folder: a file known to be absent may stay so for a while in an NFS client's memory.
+        return spec.path.name in os.listdir(spec.path.parent)
+    except FileNotFoundError:
+        return False
+
+
+_PLAN: TypeAdapter[tuple[TrialSpec, ...]] = TypeAdapter(tuple[TrialSpec, ...])
+
+
+def write(trials: Sequence[TrialSpec]) -> Path:
+    """Write the plan of ``trials``, all of one results folder, and return its file.
+
+    The same trials always have the same file; whether they are done is not part of it.
+    """
+    trials = tuple(trial.elsewhere() for trial in trials)
+    content = _PLAN.dump_json(trials, indent=1)
+    path = trials[0].results_folder / PLANS / f"{digest_of(sorted(str(trial.path) for trial in trials))}.json"
+    write_atomic(path, content + b"\n")
+    return path
+
+
+def load(path: Path) -> tuple[TrialSpec, ...]:
+    """Read a plan; its trials write into the results folder in which the plan stands, wherever it was moved.
+
+    Raises
+    ------
+    BadInput
+        Too large, not a plan, or with a name that could form a path.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadInput(f"{path}: {path.stat().st_size} bytes; a plan has at most {MAX_BYTES}; remove it")
+        trials = _PLAN.validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    except ValidationError as error:
+        raise BadInput(f"{path}: not a plan ({error.errors()[0]['msg']}); remove it and run again") from None
+    for trial in trials:
+        for name in (trial.task, trial.key.task, trial.key.model, trial.key.recipe.name, trial.pairing):
+            if not is_name(name):
+                raise BadInput(f"{path}: {name[:80]!r} is not a name; remove the plan")
+    return tuple(replace(trial, results_folder=path.parent.parent) for trial in trials)
+
+
+def load_all(results: Path) -> list[TrialSpec]:
+    """Return the trials of every plan in a results folder, each once, seed by seed.
+
+    Raises
+    ------
+    BadInput
+        No such folder, or a plan that cannot be used.
+    """
+    if not results.is_dir():
+        raise BadInput(f"{results}: no such folder; run: embench run --results {results}")
+    trials: dict[Path, TrialSpec] = {}
+    for path in sorted((results / PLANS).glob("*.json")):
+        trials.update({trial.path: trial for trial in load(path)})
+    return sorted(trials.values(), key=lambda trial: (trial.seed, trial.task, trial.label))
+
+
+@dataclass(frozen=True)
+class TrialKey:
+    """What makes a trial this one and no other: the file name of its result follows from it."""
+
+    model: str
+    task: str
+    recipe: Recipe
+    fingerprint: Fingerprint
+    weights_hash: str | None
+    seed: int
+    transfer: str | None = None
+
+    @property
+    def variant(self) -> str:
+        """Digest of everything but the seed."""
+        facts = {
+            "recipe": asdict(self.recipe),
+            "fingerprint": self.fingerprint.model_dump(mode="json"),
+            "weights": self.weights_hash,
+            "transfer": self.transfer,
+        }
+        return digest_of(facts)
+
+    def path(self, results: Path) -> Path:
+        """Return the result file of this trial under the folder ``results``; raise :class:`BadInput` for no names."""
+        for name in (self.task, self.model, self.recipe.name):
+            check_name(name)
+        return results / self.task / self.model / f"{self.recipe.name}-{self.variant}" / f"seed-{self.seed}.json"

@@ -1,0 +1,286 @@
+"""One trial, from prepared data to a result: fit, snapshots, predictions, scores (protocol 5)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embench.core import environment, locks, signals
+from embench.core.environment import peak_memory
+from embench.core.errors import BadInput, Diverged, is_out_of_memory
+from embench.core.files import check_writable, remove
+from embench.core.paths import prepared_path
+from embench.core.runtime import deterministic, freed_memory_kept
+from embench.data import duplicates
+from embench.data.store import Prepared
+from embench.data.task import Task
+from embench.models.base import SegmentationModel, TorchModel
+from embench.models.checkpoints import Weights, load_weights
+from embench.models.registry import find_model
+from embench.runs.plan import TrialSpec, is_done
+from embench.scoring import results
+from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
+from embench.scoring.score import score_split
+from embench.training.inference import Predict, predictor
+from embench.training.precision import place
+from embench.training.sampler import TrainingSections
+from embench.training.state import load_state, save_state
+from embench.training.trainer import Training
+
+Report = Callable[[str, int, float], None]
+"""Called with what is going on, the iteration, and the loss (NaN outside training)."""
+
+
+def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None:
+    """Run one trial, resuming where an earlier attempt stopped, and write its result.
+
+    Returns
+    -------
+    TrialResult or None
+        As written to ``spec.path``; ``diverged`` when the loss became non-finite. ``None`` when another process
+        is running this very trial: see :func:`embench.core.locks.holder` of ``spec.claim_path``.
+
+    Raises
+    ------
+    Interrupted
+        The process was asked to stop; the trial goes on from where it was.
+    TryAgain, BadInput
+        A file could not be written; what was there before still is.
+    """
+    try:
+        with locks.claimed(spec.claim_path), signals.deferred() as stop:
+            if not is_done(spec):
+                _run(spec, report, stop)
+            remove(spec.state_path)
+            remove(spec.claim_path)  # whoever locks it from now on finds the result
+    except locks.Held:
+        return None
+    return results.load(spec.path)
+
+
+def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
+    check_writable(spec.path.parent)
+    torch.set_num_threads(spec.threads)
+    device = torch.device(spec.device)
+    data = Prepared(prepared_path(spec.task, spec.data))
+    with deterministic(device, spec.deterministic), freed_memory_kept(device), data as prepared:
+        if prepared.hash != spec.key.fingerprint.data_hash:
+            raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
+        adapter = find_model(spec.model)
+        attempt = _torch_attempt if isinstance(adapter, TorchModel) else _plain_attempt
+        if device.type == "cuda" and torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats(device)  # those of earlier trials of this process
+        try:
+            result = attempt(spec, adapter, prepared, device, report, stop)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BadInput(
+                f"out of memory ({device}): use --precision bf16, a smaller --batch-size or --crop, or fewer --jobs"
+            ) from None
+    results.save(result, spec.path)
+
+
+def _torch_attempt(
+    spec: TrialSpec,
+    adapter: SegmentationModel,
+    prepared: Prepared,
+    device: torch.device,
+    report: Report,
+    stop: signals.Interrupt,
+) -> TrialResult:
+    assert isinstance(adapter, TorchModel)
+    task = prepared.task
+    torch.manual_seed(np.random.SeedSequence(spec.entropy).generate_state(1, np.uint64)[0].item() >> 1)
+    weights = load_weights(spec.weights) if spec.weights else None
+    network = adapter.network(task.outputs, spec.recipe.scale)
+    if weights:
+        adapter.start(network, weights)
+    network = place(network, device)
+    norms = adapter.norms(prepared.norms, weights)
+    sections = TrainingSections(prepared)
+    training = Training(
+        network,
+        sections,
+        task,
+        spec.recipe,
+        norms=norms,
+        iterations=spec.iterations,
+        entropy=spec.entropy,
+        device=device,
+    )
+
+    def present() -> Predict:
+        """What the present weights predict."""
+        infer = predictor(network, task, spec.recipe, norms, device)
+
+        def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+            stop.check()
+            scores_CYX = infer(image_YX)
+            if not np.isfinite(scores_CYX).all():
+                raise Diverged(training.iteration)
+            return scores_CYX
+
+        return predict
+
+    scores: list[SnapshotScore] = []
+    seconds = {"training": 0.0, "prediction": 0.0}
+    if state := load_state(spec.state_path):
+        training.resume(state["training"])
+        scores = [SnapshotScore.model_validate_json(text) for text in state["scores"]]
+        seconds = state["seconds"]
+
+    def save() -> None:
+        texts = [score.model_dump_json() for score in scores]
+        save_state({"training": training.state(), "scores": texts, "seconds": seconds}, spec.state_path)
+
+    message = ""
+    sections_kept: tuple[str, ...] = ()
+    try:
+        saved = time.monotonic()
+        for end in spec.snapshots[len(scores) :]:
+            while training.iteration < end:
+                started = time.perf_counter()
+                loss = training.step()
+                seconds["training"] += time.perf_counter() - started
+                report("training", training.iteration, loss)
+                if stop.asked or time.monotonic() - saved > spec.save_every:
+                    save()
+                    saved = time.monotonic()
+                    stop.check()
+            save()  # scoring may take long
+            report("scoring", training.iteration, float("nan"))
+            is_final = end == spec.iterations
+            started = time.perf_counter()
+            snapshot, sections_kept = score_split(
+                task, prepared.volumes("test"), present(), end, sections if is_final else None, spec.path
+            )
+            seconds["prediction"] += time.perf_counter() - started
+            scores.append(snapshot)
+            if not is_final:
+                save()
+                saved = time.monotonic()
+        status: Literal["done", "diverged"] = "done"
+    except Diverged as error:
+        status, message = "diverged", str(error)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    card = ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        parameters=sum(size for size, _ in counts),
+        trained_parameters=sum(size for size, trained in counts if trained),
+        pretraining=adapter.pretraining or "none",
+        pretraining_data=weights.card.data if weights else "none",
+        weights_hash=weights.hash if weights else None,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
+    return _result(
+        spec,
+        task,
+        card,
+        status=status,
+        message=message,
+        iterations_done=training.iteration,
+        snapshots=tuple(scores),
+        loss_curve=_thinned(training.curve),
+        seconds_training=seconds["training"],
+        seconds_prediction=seconds["prediction"],
+        weights=_weights_facts(weights),
+        leakage=duplicates.of_trial(prepared, weights.card.data, weights.card.data_hash, spec.data)
+        if weights
+        else duplicates.of_trial(prepared),
+        sections=sections_kept,
+    )
+
+
+def _plain_attempt(
+    spec: TrialSpec,
+    adapter: SegmentationModel,
+    prepared: Prepared,
+    device: torch.device,
+    report: Report,
+    stop: signals.Interrupt,
+) -> TrialResult:
+    """A model that is no torch network: fit once, predict once."""
+    del device
+    task, sections = prepared.task, TrainingSections(prepared)
+    started = time.perf_counter()
+    report("training", 0, float("nan"))
+    adapter.fit(sections, task, spec.iterations, np.random.default_rng(spec.entropy))
+    trained = time.perf_counter()
+    report("scoring", spec.iterations, float("nan"))
+
+    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        stop.check()
+        return _checked(adapter, task, image_YX)
+
+    volumes = prepared.volumes("test")
+    snapshot, kept = score_split(task, volumes, predict, spec.iterations, sections, spec.path)
+    card = ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
+    return _result(
+        spec,
+        task,
+        card,
+        status="done",
+        iterations_done=spec.iterations,
+        snapshots=(snapshot,),
+        seconds_training=trained - started,
+        seconds_prediction=time.perf_counter() - trained,
+        leakage=duplicates.of_trial(prepared),
+        sections=kept,
+    )
+
+
+def _checked(adapter: SegmentationModel, task: Task, image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+    scores_CYX = np.asarray(adapter.predict(image_YX, task), np.float32)
+    expected = (task.outputs, *image_YX.shape)
+    if scores_CYX.shape != expected:
+        raise BadInput(f"{adapter.name}: predict returned {scores_CYX.shape}, expected (C, Y, X) = {expected}")
+    if not (np.isfinite(scores_CYX).all() and scores_CYX.min() >= 0 and scores_CYX.max() <= 1):
+        raise BadInput(f"{adapter.name}: predict returned scores outside 0..1")
+    return scores_CYX
+
+
+def _result(spec: TrialSpec, task: Task, card: ModelCard, **found: Any) -> TrialResult:
+    return TrialResult(
+        model=card,
+        task=task.name,
+        seed=spec.seed,
+        recipe=asdict(spec.recipe),
+        pairing=spec.pairing,
+        track=spec.track,
+        synthetic=task.synthetic,
+        fingerprint=spec.key.fingerprint,
+        iterations_asked=spec.iterations,
+        peak_memory_bytes=peak_memory(spec.device),
+        environment=environment.environment(spec.device, spec.threads),
+        class_names=task.classes,
+        **found,
+    )
+
+
+def _weights_facts(weights: Weights | None) -> dict[str, Any] | None:
+    if weights is None:
+        return None
+    facts = weights.card.model_dump(mode="json", exclude={"loss_curve"})
+    return {"hash": weights.hash, **facts}
+
+
+def _thinned(curve: list[tuple[int, float, float]], points: int = 500) -> tuple[tuple[int, float, float], ...]:
+    """Keep at most ``points`` of a loss curve, first and last included."""
+    chosen = np.unique(np.linspace(0, len(curve) - 1, min(points, len(curve))).round().astype(int))
+    return tuple(curve[int(i)] for i in chosen)

@@ -1,0 +1,194 @@
+"""The fields of a result file (one JSON per trial), and their types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from embench.core.types import Count, Digest, Facts, Finite, Fraction, Name, Seconds
+from embench.data.task import Scoring, Task
+
+SCHEMA: Literal[2] = 2
+"""2: with ``sha256``."""
+
+
+def _checked_scoring(facts: dict[str, Any]) -> dict[str, Any]:
+    scoring = _SCORING.validate_python(facts)
+    known = asdict(scoring)
+    if facts.keys() != known.keys():
+        raise ValueError(f"expected {', '.join(known)}")
+    classes = scoring.classes
+    if not classes or len(set(classes)) < len(classes) or not all(0 <= value <= 255 for value in classes):
+        raise ValueError(f"scored classes {classes!r:.80}; expected different label values in 0..255")
+    return {**known, "classes": list(classes)}
+
+
+_SCORING = TypeAdapter(Scoring)
+SectionPath = Annotated[str, Field(pattern=r"^seed-[0-9]+\.sections/[^/\\\x00-\x1f]{1,200}-z[0-9]{1,6}\.png$")]
+"""Of a predicted section's label map, from the result's folder: below it, whatever the item is called."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelCard(_Record):
+    """Who a model is (protocol words: name, revision, parameters, pre-training data, weights hash, licence)."""
+
+    name: Name
+    title: str = ""
+    family: str = "other"
+    parameters: Count = 0
+    trained_parameters: Count = 0
+    pretraining: str = "none"
+    pretraining_data: str = "none"
+    weights_hash: Digest | None = None
+    licence: str = "unknown"
+    citation: str = ""
+
+
+class ImageCounts(_Record):
+    """Counts of one test image or volume.
+
+    ``classes`` maps a label value to (TP, FP, FN) under the task's scoring rule, ``plain`` the same without
+    instance matching (only where the rule matches instances), ``tuned`` at the threshold chosen on training
+    images (final snapshot only, one class against the rest).
+    """
+
+    name: str
+    classes: dict[int, tuple[Count, Count, Count]]
+    plain: dict[int, tuple[Count, Count, Count]] | None = None
+    tuned: dict[int, tuple[Count, Count, Count]] | None = None
+
+
+class Diagnostics(_Record):
+    """Threshold-free figures per class: why a zero is a zero.
+
+    ``average_precision``: over all test pixels; ``None`` where a class has no test pixel. ``threshold``: the one
+    with the best IoU on *training* images, ``None`` where those show no pixel of the class; ``tuned_iou``: the IoU
+    at it, reduced as the task's score is but never instance-matched (compare it with ``plain_score`` there).
+    ``largest_score``: the largest predicted probability of the class on the test images.
+    """
+
+    average_precision: dict[int, Fraction | None]
+    largest_score: dict[int, Fraction]
+    threshold: dict[int, Fraction | None] | None = None
+    tuned_iou: dict[int, Fraction | None] | None = None
+
+
+class SnapshotScore(_Record):
+    """Scores of the weights at one iteration.
+
+    ``diagnostics`` is ``None`` where there are no class scores to make them from: label maps made elsewhere.
+    """
+
+    iteration: Count
+    score: Fraction
+    class_iou: dict[int, Fraction]
+    plain_score: Fraction | None = None
+    undefined: tuple[str, ...] = ()
+    images: tuple[ImageCounts, ...]
+    diagnostics: Diagnostics | None
+    seconds: Seconds
+
+
+class Fingerprint(_Record):
+    """All that must agree before two scores may be compared."""
+
+    task: Name
+    data_hash: Digest
+    scoring: Annotated[dict[str, Any], AfterValidator(_checked_scoring)]
+    classes: tuple[str, ...]
+    iterations: Count
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that differ when anything differs."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class TrialResult(_Record):
+    """One trial: a model on a task under a seed.
+
+    ``track`` is ``published`` when model, recipe and budget are the published pairing, ``open`` otherwise.
+    ``status`` is ``done``, ``diverged`` (non-finite loss; the snapshots before it are kept) or ``submitted``
+    (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate). ``leakage`` counts images that
+    are in two of training, test and pre-training data (:func:`embench.data.duplicates.of_trial`).
+    """
+
+    schema_version: Literal[2] = SCHEMA
+    model: ModelCard
+    task: Name
+    seed: Count
+    recipe: Facts
+    pairing: Name
+    track: Literal["published", "open"]
+    synthetic: bool
+    status: Literal["done", "diverged", "submitted"]
+    message: str = ""
+    fingerprint: Fingerprint
+    iterations_asked: Count
+    iterations_done: Count
+    snapshots: tuple[SnapshotScore, ...]
+    loss_curve: tuple[tuple[Count, Finite, Finite], ...] = ()
+    seconds_training: Seconds = 0
+    seconds_prediction: Seconds = 0
+    peak_memory_bytes: Count = 0
+    environment: Facts = {}
+    weights: Facts | None = None
+    leakage: Facts | None = None
+    class_names: tuple[str, ...]
+    sections: tuple[SectionPath, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """The leaderboard row: the model, with its recipe where that is not the model's own."""
+        return self.model.name if self.pairing == "default" else f"{self.model.name}+{self.pairing}"
+
+    @property
+    def final(self) -> SnapshotScore | None:
+        """The last snapshot of a finished trial; ``None`` when it diverged."""
+        return None if self.status == "diverged" or not self.snapshots else self.snapshots[-1]
+
+    @property
+    def score(self) -> float | None:
+        """The score under the protocol, or ``None`` when the trial diverged."""
+        return None if self.final is None else self.final.score
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the record as compact JSON, keys in the order of this schema, those that a file lacks left out.
+
+        A later schema with a further optional key gives files without it the same digest.
+        """
+        return hashlib.sha256(self.model_dump_json(exclude={"sha256"}, exclude_unset=True).encode()).hexdigest()
+
+
+class ResultFile(TrialResult):
+    """What a result file holds."""
+
+    sha256: Digest
+
+
+def digest_of(facts: Any) -> str:
+    """Return twelve hexadecimal digits of a JSON-able value, independent of key order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def fingerprint(task: Task, data_hash: str, iterations: int) -> Fingerprint:
+    """Return the fingerprint of scores on ``task`` with the given data and budget."""
+    return Fingerprint(
+        task=task.name,
+        data_hash=data_hash,
+        scoring=_json(asdict(task.scoring)),
+        classes=task.classes,
+        iterations=iterations,
+    )
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -1,0 +1,256 @@
+"""Bringing result files into a git-tracked folder of results, for a pull request to a leaderboard.
+
+Files are read as data: nothing in them is imported or run. Everything is checked before anything is copied.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from embench.core.errors import BadInput
+from embench.core.files import write_atomic
+from embench.core.names import check_name, is_name
+from embench.data.catalog import find_task, is_registered
+from embench.scoring import predictions, results
+from embench.scoring.external import RECIPE, result_path
+from embench.scoring.results import result_files
+from embench.scoring.schema import TrialResult, digest_of
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """One result file that passed every check.
+
+    Parameters
+    ----------
+    source : Path
+    result : TrialResult
+    place : Path
+        Where it belongs, relative to the folder of results.
+    """
+
+    source: Path
+    result: TrialResult
+    place: Path
+
+    def files(self) -> list[tuple[Path, Path]]:
+        """Return (source, place) of its predicted sections and, last, of the result itself."""
+        sections = [(self.source.parent / name, self.place.parent / name) for name in self.result.sections]
+        return [*sections, (self.source, self.place)]
+
+
+def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
+    """Check results and copy them, with their predicted sections, to where they belong in ``folder``.
+
+    Parameters
+    ----------
+    given : sequence of Path
+        Result files, or folders of them.
+    folder : Path
+        The git-tracked folder of results that a leaderboard is built from.
+
+    Returns
+    -------
+    list of Submitted
+        In order of place; those that were there already are among them.
+
+    Raises
+    ------
+    BadInput
+        Whatever :func:`check` finds, or a folder that git does not track; nothing is copied then.
+    """
+    checked = check(given, folder)
+    _check_tracked(folder, [place for each in checked for _, place in each.files()])
+    for each in checked:
+        for source, place in each.files():
+            if not (folder / place).exists():
+                write_atomic(folder / place, source.read_bytes())
+    return checked
+
+
+def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
+    """Return the results that may stand in ``folder``; write nothing.
+
+    A result must be readable under the schema with scores that its counts bear out
+    (:func:`embench.scoring.results.load`), be of a registered task under that task's classes, scoring rule and data,
+    be named after its seed, have its predicted sections beside it, and be the only one of its trial. One that lies in
+    ``folder`` must be in its place.
+
+    Raises
+    ------
+    BadInput
+        One line per fault, over all files.
+    """
+    faults: list[str] = []
+    found: dict[Path, Submitted] = {}
+    hashes: dict[str, tuple[str, Path]] = {}
+    for path in _paths(given):
+        try:
+            each = _checked(path)
+        except BadInput as error:
+            faults += error.lines
+            continue
+        if each.place in found:
+            faults.append(f"{path}: the same trial as {found[each.place].source}; give one of them")
+            continue
+        found[each.place] = each
+        faults += _faults_in(folder, each) + _section_faults(each)
+        if fault := _data_fault(folder, each, hashes):
+            faults.append(fault)
+    if faults:
+        raise BadInput(faults)
+    return [found[place] for place in sorted(found)]
+
+
+def place_of(result: TrialResult) -> Path:
+    """Return where a result belongs, relative to a folder of results: as ``embench run`` and ``score`` write it."""
+    if result.status == "submitted":
+        return result_path(Path(), result.model.name, result.fingerprint, result.seed)
+    facts = {
+        "recipe": result.recipe,
+        "fingerprint": result.fingerprint.model_dump(mode="json"),
+        "weights": result.model.weights_hash,
+        "transfer": (result.weights or {}).get("transfer"),
+    }
+    variant = f"{check_name(str(result.recipe.get('name')), 'recipe')}-{digest_of(facts)}"
+    return Path(result.task) / result.model.name / variant / f"seed-{result.seed}.json"
+
+
+def advice(checked: Sequence[Submitted], folder: Path) -> str:
+    """Return the git commands that make a commit of what was submitted."""
+    folders = dict.fromkeys(str(folder / each.place.parent) for each in checked)
+    rows = ", ".join(dict.fromkeys(each.result.row for each in checked))
+    tasks = ", ".join(dict.fromkeys(each.result.task for each in checked))
+    return f"git add -- {shlex.join(folders)}\ngit commit -m {shlex.quote(f'results: {rows} on {tasks}')}"
+
+
+def _paths(given: Sequence[Path]) -> Iterable[Path]:
+    """Yield the result files given; a folder without any is a fault, as a file that is not there is."""
+    for each in given:
+        if each.is_file():
+            yield each
+            continue
+        if not each.exists():
+            raise BadInput(f"{each}: no such file or folder; give result files (seed-N.json) or a folder of them")
+        inside = list(result_files([each]))
+        if not inside:
+            raise BadInput(f"{each}: no result files (seed-N.json) in it")
+        yield from inside
+
+
+def _checked(path: Path) -> Submitted:
+    """Return one result with its place; raise with every fault that it has by itself."""
+    result = results.load(path)
+    faults = []
+    if path.name != f"seed-{result.seed}.json":
+        faults.append(f"{path}: holds seed {result.seed}; call it seed-{result.seed}.json")
+    name = result.recipe.get("name")
+    if not isinstance(name, str) or (result.status == "submitted") != (name == RECIPE["name"]):
+        faults.append(f"{path}: recipe {str(name)[:60]!r} with status {result.status}; submit what embench wrote")
+    elif not is_name(name):
+        faults.append(f"{path}: recipe {name[:60]!r}: not a name ([a-z0-9._-], at most 80)")
+    if not is_registered(result.task):
+        faults.append(f"{path}: task {result.task}: not one of embench list tasks; results of own data stay at home")
+    else:
+        faults += [f"{path}: {fault}" for fault in _task_faults(result)]
+    if faults:
+        raise BadInput(faults)
+    return Submitted(path, result, place_of(result))
+
+
+def _task_faults(result: TrialResult) -> list[str]:
+    """Return in what a result contradicts the task that it names."""
+    task = find_task(result.task)
+    mark = result.fingerprint
+    facts = {
+        "task": (mark.task, task.name),
+        "classes": (mark.classes, task.classes),
+        "class names": (result.class_names, task.classes),
+        "scoring": (digest_of(mark.scoring), digest_of(asdict(task.scoring))),
+        "synthetic": (result.synthetic, task.synthetic),
+    }
+    if result.status != "submitted":
+        facts["iterations asked"] = (result.iterations_asked, mark.iterations)
+    if result.track == "published" or result.status == "submitted":
+        facts["iterations of the published budget"] = (mark.iterations, task.iterations)
+    return [
+        f"{what}: {_brief(found)}, the task has {_brief(expected)}; only results under the task as published may stand"
+        for what, (found, expected) in facts.items()
+        if found != expected
+    ]
+
+
+def _faults_in(folder: Path, each: Submitted) -> list[str]:
+    """Return why a result may not be copied into a folder: another file of its trial, or itself in a wrong place."""
+    target = folder / each.place
+    if each.source.resolve().is_relative_to(folder.resolve()):
+        if each.source.resolve() != target.resolve():
+            return [f"{each.source}: not where it belongs; move it to {target}"]
+        return []
+    return [
+        f"{folder / place}: already holds something else than {source}; a stored result is never replaced"
+        for source, place in each.files()
+        if (folder / place).exists() and (folder / place).read_bytes() != source.read_bytes()
+    ]
+
+
+def _section_faults(each: Submitted) -> list[str]:
+    faults = []
+    for name in each.result.sections:
+        try:
+            predictions.section_place(name, each.source)
+            predictions.read_section(each.source.parent / name)
+        except BadInput as error:
+            faults += error.lines
+    return faults
+
+
+def _data_fault(folder: Path, each: Submitted, hashes: dict[str, tuple[str, Path]]) -> str | None:
+    """Say where a result was scored on other data than the results of its task that are there already."""
+    task, own = each.result.task, each.result.fingerprint.data_hash
+    if task not in hashes:
+        hashes[task] = _stored_hash(folder / task) or (own, each.source)
+    known, other = hashes[task]
+    if own == known:
+        return None
+    how = f"prepare {find_task(task).dataset} again and compare the hashes"
+    return f"{each.source}: data hash {own[:12]}, {other} has {known[:12]}; {how}"
+
+
+def _stored_hash(folder: Path) -> tuple[str, Path] | None:
+    """Return the data hash of the first readable result of a task's folder, and its path."""
+    for path in result_files([folder]) if folder.is_dir() else ():
+        try:
+            return results.load(path).fingerprint.data_hash, path
+        except BadInput:  # named with the other faults when it is submitted, refused when a board is built
+            continue
+    return None
+
+
+def _check_tracked(folder: Path, places: Sequence[Path]) -> None:
+    """Raise unless git tracks ``folder`` and would take the files."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    if _git(existing, "rev-parse", "--is-inside-work-tree").returncode:
+        raise BadInput(f"{folder}: not in a git checkout; give the results folder of a clone of the leaderboard")
+    asked = "\0".join(str(folder.absolute() / place) for place in places)
+    ignored = _git(existing, "check-ignore", "--stdin", "-z", given=asked).stdout.split("\0")
+    if faults := [f"{path}: git ignores it; change .gitignore or give another folder" for path in ignored if path]:
+        raise BadInput(faults)
+
+
+def _git(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], input=given, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise BadInput("git: not found; install it, or check the files alone with --check") from None
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

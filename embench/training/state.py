@@ -1,0 +1,43 @@
+"""Training states on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embench.core.errors import BadInput, TryAgain
+from embench.core.files import replacing
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a training state atomically."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch ends its archive all the same, and then complains of that instead of the disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Return a training state, or ``None`` where there is none.
+
+    Raises
+    ------
+    BadInput
+        When the file is not whole; it is named, and has to be removed to start again.
+    TryAgain
+        When it cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise TryAgain(f"{path}: cannot be read ({error.strerror or error}); run the same command again") from None
+    except Exception as error:
+        raise BadInput(f"{path}: not a training state ({type(error).__name__}); remove it to start again") from error

@@ -1,0 +1,317 @@
+"""Result files → trials → boards: who may be ranked against whom, and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import quantiles
+from typing import Any
+
+import numpy as np
+
+from embench.data.task import Task
+from embench.scoring.schema import Fingerprint
+from leaderboard.stats.tests import Floats
+from leaderboard.trials import KINDS, MEASURES, Kind, Measure, Trial, is_published_pairing, known_task, mean
+
+FEWEST_SEEDS = 3
+"""Runs per task that a ranked row needs (protocol 5: Table 1 has means of three runs)."""
+THRESHOLD_MATTERS = 0.02
+"""Difference between the IoU at the protocol's threshold and at the tuned one from which both are to be shown."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task under one fingerprint."""
+
+    task: str
+    digest: str
+    label: str
+    fingerprint: Fingerprint
+    synthetic: bool
+    facts: Task | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Task and fingerprint digest."""
+        return self.task, self.digest
+
+    @property
+    def slug(self) -> str:
+        """Name of its page."""
+        return f"{self.task}-{self.digest}"
+
+    @property
+    def title(self) -> str:
+        """Human name."""
+        return self.facts.title if self.facts else self.task
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The trials of one row in one column, in order of seed."""
+
+    trials: tuple[Trial, ...]
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Scores of the trials that finished."""
+        return np.array([trial.score for trial in self.trials if trial.score is not None], float)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the trials that finished."""
+        return [trial.result.seed for trial in self.trials if trial.score is not None]
+
+    @property
+    def diverged(self) -> list[int]:
+        """Seeds of the trials that did not."""
+        return [trial.result.seed for trial in self.trials if trial.score is None]
+
+    def values(self, measure: Measure) -> Floats:
+        """Return the measure of the trials that finished and have it, in order of seed."""
+        return self.scores if measure == "score" else self._average_precisions
+
+    @cached_property
+    def _average_precisions(self) -> Floats:
+        known = [trial.average_precision for trial in self.trials if trial.score is not None]
+        return np.array([value for value in known if value is not None], float)
+
+    @cached_property
+    def image_scores(self) -> dict[str, float]:
+        """Score by test image or volume, the mean over the trials that finished; those all had the same images."""
+        finished = [trial for trial in self.trials if trial.score is not None]
+        if not finished or any(trial.images != finished[0].images for trial in finished):
+            return {}
+        means = np.mean([trial.image_scores for trial in finished], axis=0)
+        return dict(sorted(zip(finished[0].images, means.tolist(), strict=True)))
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds; NaN when none finished."""
+        return float(self.scores.mean()) if len(self.scores) else float("nan")
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over seeds (n - 1); NaN below two."""
+        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else float("nan")
+
+    @property
+    def artefacts(self) -> int:
+        """How many scores are near 0 only because of the threshold."""
+        return sum(trial.artefact for trial in self.trials)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures that the pages show: centre, spread, diagnostics and what went wrong."""
+        scores = self.scores
+        few = scores.tolist() * 3 if len(scores) else [float("nan")] * 3
+        q1, median, q3 = quantiles(scores, n=4, method="inclusive") if len(scores) > 1 else few
+        finals = [trial.result.final for trial in self.trials]
+        plain = mean(final.plain_score for final in finals if final is not None)
+        return {
+            "n": len(scores),
+            "diverged": len(self.diverged),
+            "mean": self.mean,
+            "spread": self.spread,
+            "median": median,
+            "q1": q1,
+            "q3": q3,
+            "smallest": float(scores.min()) if len(scores) else float("nan"),
+            "largest": float(scores.max()) if len(scores) else float("nan"),
+            "plain": float("nan") if plain is None else plain,
+            "tuned": self.mean_of("tuned"),
+            "average_precision": self.mean_of("average_precision"),
+            "artefacts": self.artefacts,
+            "threshold_gap": self.threshold_gap,
+        }
+
+    @property
+    def threshold_gap(self) -> float:
+        """How much larger the IoU is at the threshold chosen on training images, both without instance matching.
+
+        0 where it is below ``THRESHOLD_MATTERS`` in size or where there is no tuned IoU: nothing to show.
+        """
+        gaps = []
+        for trial in self.trials:
+            final = trial.result.final
+            if final is not None and trial.tuned is not None:
+                gaps.append(trial.tuned - (final.score if final.plain_score is None else final.plain_score))
+        gap = mean(gaps) or 0.0
+        return gap if abs(gap) >= THRESHOLD_MATTERS else 0.0
+
+    def mean_of(self, measure: str) -> float:
+        """Return the mean over seeds of ``score``, ``tuned``, ``average_precision``; NaN without any."""
+        value = mean(getattr(trial, measure) for trial in self.trials)
+        return float("nan") if value is None else value
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows that may share a ranking, over columns of different tasks.
+
+    ``layer`` counts boards of a kind: each has one fingerprint of a task, the next holds the task's next one.
+    """
+
+    kind: Kind
+    layer: int
+    columns: tuple[Column, ...]
+    cells: dict[tuple[str, tuple[str, str]], Cell]
+    published_rows: frozenset[str]
+
+    @property
+    def slug(self) -> str:
+        """Name of its section and files."""
+        return self.kind if self.layer == 0 else f"{self.kind}-{self.layer + 1}"
+
+    @property
+    def title(self) -> str:
+        """Heading."""
+        heading = {
+            "published": "Published pairings on real data",
+            "open": "Open track on real data",
+            "synthetic": "Synthetic data",
+        }[self.kind]
+        return heading if self.layer == 0 else f"{heading}: further budgets or data ({self.layer + 1})"
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Every row with a trial in any column, by name."""
+        return sorted({row for row, _ in self.cells})
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """Rows from which nothing is missing."""
+        return self.ranked_by("score")
+
+    def ranked_by(self, measure: Measure) -> list[str]:
+        """Return the rows from which nothing is missing that a ranking by ``measure`` needs."""
+        return self._ranked_by[measure]
+
+    @cached_property
+    def _ranked_by(self) -> dict[Measure, list[str]]:
+        return {measure: [row for row in self.rows if not self.missing(row, measure)] for measure in MEASURES}
+
+    def samples(self, row: str, measure: Measure) -> list[Floats]:
+        """Return the values of a measure over seeds, by column."""
+        return [self.cell(row, column).values(measure) for column in self.columns]
+
+    def cell(self, row: str, column: Column) -> Cell:
+        """Return the trials of a row in a column, maybe none."""
+        return self.cells.get((row, column.key), Cell(()))
+
+    def missing(self, row: str, measure: Measure = "score") -> list[str]:
+        """Return what keeps a row from being ranked, one phrase per fault.
+
+        A task without a trial, a diverged trial, fewer than three seeds on a task, a seed that the row has on
+        another task only, or trials without the measure (label maps made elsewhere have no average precision).
+        """
+        faults: list[str] = []
+        cells = [(column, self.cell(row, column)) for column in self.columns]
+        if absent := [column.label for column, cell in cells if not cell.trials]:
+            faults.append("no trial on " + ", ".join(absent))
+        everywhere = {trial.result.seed for _, cell in cells for trial in cell.trials}
+        for column, cell in cells:
+            if not cell.trials:
+                continue
+            if cell.diverged:
+                faults.append(f"{column.label}: seed {enumerated(cell.diverged)} diverged")
+            if lacking := everywhere - {trial.result.seed for trial in cell.trials}:
+                faults.append(f"{column.label}: no seed {enumerated(lacking)}")
+            elif len(cell.trials) < FEWEST_SEEDS:
+                faults.append(f"{column.label}: {len(cell.trials)} of at least {FEWEST_SEEDS} seeds")
+            if len(cell.values(measure)) < len(cell.scores):
+                faults.append(f"{column.label}: no {MEASURES[measure]}")
+        return faults
+
+
+def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], Cell] | None = None) -> list[Board]:
+    """Group trials into boards: by track, by synthetic or real, and one fingerprint per task.
+
+    ``cells`` are the :func:`cells_of` these trials, where they are known already: boards share them.
+
+    The published board holds the published pairings alone; the open board every pairing on the fingerprints that
+    the open track uses, so that a pairing can be ranked against the published one.
+    """
+    columns, cells = columns_of(trials), cells_of(trials) if cells is None else cells
+    found = []
+    for kind in KINDS:
+        keys = {trial.column for trial in trials if trial.kind == kind}
+        members = [trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")]
+        for layer, chosen in enumerate(_layers(members)):
+            inside = {
+                key: own
+                for key, cell in cells.items()
+                if key[1] in chosen and (own := cell if kind == "open" else _of_kind(cell, kind)).trials
+            }
+            found.append(
+                Board(
+                    kind=kind,
+                    layer=layer,
+                    columns=tuple(column for column in columns if column.key in chosen),
+                    cells=inside,
+                    published_rows=frozenset(
+                        row for (row, _), cell in inside.items() if any(map(is_published_pairing, cell.trials))
+                    ),
+                )
+            )
+    return found
+
+
+def _of_kind(cell: Cell, kind: Kind) -> Cell:
+    trials = tuple(trial for trial in cell.trials if trial.kind == kind)
+    return cell if len(trials) == len(cell.trials) else Cell(trials)
+
+
+def cells_of(trials: Iterable[Trial]) -> dict[tuple[str, tuple[str, str]], Cell]:
+    """Return the trials by row and column, each in order of seed."""
+    groups: defaultdict[tuple[str, tuple[str, str]], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        groups[trial.row, trial.column].append(trial)
+    return {key: Cell(tuple(sorted(group, key=lambda trial: trial.result.seed))) for key, group in groups.items()}
+
+
+def columns_of(trials: Iterable[Trial]) -> list[Column]:
+    """Return every task under every fingerprint, by task name and budget, each with a label of its own."""
+    first: dict[tuple[str, str], Trial] = {}
+    for trial in trials:
+        first.setdefault(trial.column, trial)
+    tasks = Counter(task for task, _ in first)
+    budgets = Counter((task, trial.result.fingerprint.iterations) for (task, _), trial in first.items())
+    found = []
+    for (task, digest), trial in first.items():
+        mark = trial.result.fingerprint
+        label = task if tasks[task] == 1 else f"{task}, {mark.iterations} iterations"
+        label += f", {digest[:6]}" if budgets[task, mark.iterations] > 1 else ""
+        found.append(Column(task, digest, label, mark, trial.kind == "synthetic", known_task(task)))
+    return sorted(found, key=lambda column: (_order(column.task), column.fingerprint.iterations, column.digest))
+
+
+def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:
+    """Split columns so that each set has one fingerprint per task: the ones with most rows first."""
+    rows: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    budgets: dict[tuple[str, str], int] = {}
+    for trial in trials:
+        rows[trial.column].add(trial.row)
+        budgets[trial.column] = trial.result.fingerprint.iterations
+    layers: list[set[tuple[str, str]]] = []
+    depth: Counter[str] = Counter()
+    for column in sorted(rows, key=lambda key: (-len(rows[key]), -budgets[key], key)):
+        if depth[column[0]] == len(layers):
+            layers.append(set())
+        layers[depth[column[0]]].add(column)
+        depth[column[0]] += 1
+    return layers
+
+
+def _order(task: str) -> tuple[int, str]:
+    """Published benchmarks in the order of the protocol, then by name."""
+    published = ["cremi", "guay", "kasthuri", "perez-lyso", "perez-mito", "perez-nuclei", "perez-nucleoli", "urocell"]
+    bare = task.removeprefix("mini-")
+    return (published.index(bare) if bare in published else len(published), task)
+
+
+def enumerated(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))

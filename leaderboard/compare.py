@@ -1,0 +1,290 @@
+"""`embench compare`: two rows over tasks, in words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embench.core.errors import BadInput
+from embench.core.names import unknown
+from leaderboard import boards, ranking
+from leaderboard import trials as trials_module
+from leaderboard.boards import Cell, Column
+from leaderboard.stats import several, tests
+from leaderboard.trials import Measure, Trial
+
+
+def compare(
+    results: Sequence[Path],
+    a: str,
+    b: str,
+    tasks: Sequence[str] | None = None,
+    as_json: bool = False,
+    margin: float | None = None,
+    measure: str = "score",
+) -> None:
+    """Print two rows compared on every task that both have, and over these tasks.
+
+    Per task medians, spread, Mann-Whitney U over seeds with Hodges-Lehmann's shift, and the paired tests over test
+    images and, where both rows draw the same random streams, over seeds. Over tasks, real and synthetic ones apart:
+    p adjusted by Holm, and the probability of improvement.
+
+    Parameters
+    ----------
+    results : sequence of Path
+    a, b : str
+        Rows.
+    tasks : sequence of str, optional
+    as_json : bool
+    margin : float, optional
+        Say also which row is non-inferior: worse by less than this, one-sided at 0.05.
+    measure : {"score", "average_precision"}
+
+    Raises
+    ------
+    BadInput
+        Unknown row, task or measure (with the near names), a margin outside 0..1, no task in common, or, after
+        printing, unusable result files.
+    """
+    if measure not in trials_module.MEASURES:
+        raise unknown("measure", measure, trials_module.MEASURES)
+    if margin is not None and not 0 < margin < 1:
+        raise BadInput(f"--margin {margin}: give a difference of scores between 0 and 1, as 0.01")
+    trials, refused = trials_module.read(results)
+    rows = [_row(name, trials) for name in (a, b)]
+    chosen = [trial for trial in trials if trial.row in rows]
+    for task in tasks or ():
+        if task not in {trial.result.task for trial in chosen}:
+            raise unknown("task", task, {trial.result.task for trial in chosen})
+    cells = boards.cells_of(chosen)
+    columns = [column for column in boards.columns_of(chosen) if not tasks or column.task in tasks]
+    shared = [column for column in columns if all((row, column.key) in cells for row in rows)]
+    compared = [
+        _compared(column, cells[rows[0], column.key], cells[rows[1], column.key], measure, margin) for column in shared
+    ]
+    over_tasks = [_over_tasks(compared, synthetic) for synthetic in (False, True)]
+    apart = _apart(columns, cells, rows)
+    if as_json:
+        facts = {
+            "first": rows[0],
+            "second": rows[1],
+            "measure": measure,
+            "tasks": compared,
+            "over_tasks": [each for each in over_tasks if each],
+            "not_compared": apart,
+            "refused": refused,
+        }
+        print(json.dumps(_finite(facts), indent=1))
+    else:
+        _print(rows, compared, [each for each in over_tasks if each], apart, trials_module.MEASURES[measure])
+    if not compared:
+        raise BadInput([f"{rows[0]} and {rows[1]} have no task in common under one fingerprint", *apart, *refused])
+    if refused:
+        raise BadInput(refused)
+
+
+def _row(name: str, trials: Sequence[Trial]) -> str:
+    """Return the row called ``name``, or the only one of that model and recipe."""
+    rows = sorted({trial.row for trial in trials})
+    if name in rows:
+        return name
+    same = sorted({trial.row for trial in trials if trial.result.row == name})
+    if len(same) == 1:
+        return same[0]
+    raise unknown("row", name, same or rows)
+
+
+def _compared(column: Column, first: Cell, second: Cell, measure: Measure, margin: float | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "task": column.task,
+        "label": column.label,
+        "fingerprint": column.digest,
+        "synthetic": column.synthetic,
+        "first": _summary(first, measure),
+        "second": _summary(second, measure),
+    }
+    one, two = first.values(measure), second.values(measure)
+    if not len(one) or not len(two):
+        nothing = "no finished trial" if not len(first.scores) or not len(second.scores) else "not measured"
+        return {**entry, "p": float("nan"), "verdict": nothing, "stars": ""}
+    test = tests.compare(one, two)
+    entry |= {
+        "median_difference": entry["first"]["median"] - entry["second"]["median"],
+        **asdict(test),
+        "a12": test.a12,
+        "paired_by_image": None,
+        "paired_by_seed": None,
+    }
+    images = ranking.image_table([first, second])
+    if measure == "score" and images.shape[1] > 1 and np.isfinite(images).all():
+        entry["paired_by_image"] = asdict(tests.compare_pairs(*images))
+    if pairs := ranking.seeds_pair(first, second):
+        values = np.array([[getattr(trial, measure) for trial in pair] for pair in pairs], float)
+        known = values[np.isfinite(values).all(axis=1)]
+        entry["paired_by_seed"] = asdict(tests.compare_pairs(known[:, 0], known[:, 1]))
+    if margin is not None:
+        entry["non_inferiority"] = {
+            "margin": margin,
+            "first": tests.non_inferior(one, two, margin),
+            "second": tests.non_inferior(two, one, margin),
+        }
+    return entry
+
+
+def _over_tasks(compared: Sequence[dict[str, Any]], synthetic: bool) -> dict[str, Any]:
+    """Adjust p over the real or the synthetic tasks, in place, and return the probability of improvement over them."""
+    family = [entry for entry in compared if entry["synthetic"] == synthetic]
+    for entry, p in zip(family, several.holm([entry["p"] for entry in family]), strict=True):
+        entry["p_holm"] = float(p)
+    tested = [entry for entry in family if "a12" in entry and min(entry["n"], entry["m"]) > 1]
+    if not tested:
+        return {}
+    estimate, low, high = several.improvement_interval(
+        [entry["a12"] for entry in tested], [entry["n"] for entry in tested], [entry["m"] for entry in tested]
+    )
+    return {
+        "synthetic": synthetic,
+        "tasks": [entry["label"] for entry in tested],
+        "probability_of_improvement": float(estimate),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _summary(cell: Cell, measure: Measure) -> dict[str, Any]:
+    scores = cell.values(measure)
+    facts: dict[str, Any] = {"n": len(scores), "seeds": cell.seeds, "diverged": cell.diverged}
+    if len(scores):
+        q1, median, q3 = (float(q) for q in np.quantile(scores, [0.25, 0.5, 0.75]))
+        facts |= {
+            "median": median,
+            "q1": q1,
+            "q3": q3,
+            "min": float(scores.min()),
+            "max": float(scores.max()),
+            "mean": float(scores.mean()),
+            "sd": float(scores.std(ddof=1)) if len(scores) > 1 else float("nan"),
+            "mean_iou": cell.mean,
+            "plain_iou": cell.summary["plain"],
+            "average_precision": cell.mean_of("average_precision"),
+            "tuned_iou": cell.mean_of("tuned"),
+            "threshold_gap": cell.threshold_gap,
+            "threshold_artefacts": cell.artefacts,
+        }
+    return facts
+
+
+def _apart(columns: Sequence[Column], cells: dict[tuple[str, tuple[str, str]], Cell], rows: Sequence[str]) -> list[str]:
+    """Return why columns of only one of the rows are not compared."""
+    lines = []
+    lacking: dict[str, list[str]] = {row: [] for row in rows}
+    for task in dict.fromkeys(column.task for column in columns):
+        own = [[c for c in columns if c.task == task and (row, c.key) in cells] for row in rows]
+        if {c.key for c in own[0]} & {c.key for c in own[1]}:
+            continue
+        if own[0] and own[1]:
+            facts = trials_module.differences(own[0][0].fingerprint, own[1][0].fingerprint)
+            lines.append(f"{task}: not comparable, {'; '.join(facts)}")
+        else:
+            lacking[rows[1] if own[0] else rows[0]].append(task)
+    return lines + [f"no trial of {row} on {', '.join(names)}" for row, names in lacking.items() if names]
+
+
+def _print(
+    rows: Sequence[str],
+    compared: Sequence[dict[str, Any]],
+    over_tasks: Sequence[dict[str, Any]],
+    apart: Sequence[str],
+    measure: str,
+) -> None:
+    from rich.box import HEAVY_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    to_terminal = sys.stdout.isatty()
+    console = Console(width=None if to_terminal else 220, highlight=False, markup=False)
+    shown = Table(title=None, box=HEAVY_HEAD if to_terminal else None, pad_edge=False)
+    shown.add_column("task", no_wrap=not to_terminal)
+    for name in ("first", "second"):
+        shown.add_column(f"{name}: median", justify="right")
+        shown.add_column("IQR", justify="right", no_wrap=True)
+        shown.add_column("min–max", justify="right", no_wrap=True)
+    shown.add_column("difference", justify="right")
+    shown.add_column("shift, 95 %", justify="right")
+    shown.add_column("p", justify="right")
+    shown.add_column("p Holm", justify="right")
+    shown.add_column("")
+    shown.add_column("n", justify="right")
+    for entry in compared:
+        cells = [entry["label"] + (" (synthetic)" if entry["synthetic"] else "")]
+        for name in ("first", "second"):
+            facts = entry[name]
+            mark = "†" if facts.get("threshold_gap") else ""
+            if facts["n"]:
+                cells.append(f"{facts['median']:.3f}{mark}")
+                cells += [f"{facts[a]:.3f}–{facts[b]:.3f}" for a, b in (("q1", "q3"), ("min", "max"))]
+            else:
+                cells += ["none", "–", "–"]
+        known = "shift" in entry
+        cells += [
+            f"{entry['median_difference']:+.3f}" if known else "–",
+            f"{entry['low']:+.3f} to {entry['high']:+.3f}" if known and not isnan(entry["low"]) else "–",
+            tests.as_text(entry["p"]) if known else "–",
+            tests.as_text(entry["p_holm"]) if known else "–",
+            entry["stars"] if entry["verdict"] == "different" else entry["verdict"],
+            f"{entry['first']['n']}, {entry['second']['n']}",
+        ]
+        shown.add_row(*map(Text, cells))
+    console.print(Text(f"first: {rows[0]}    second: {rows[1]}    measure: {measure}"))
+    if compared:
+        console.print(shown)
+        console.print(Text("two-sided Mann-Whitney U over seeds: * p < 0.05, ** p < 0.01; difference: of medians"))
+    for line in [*_further(rows, compared, over_tasks), *apart]:
+        console.print(Text(line))
+
+
+def _further(
+    rows: Sequence[str], compared: Sequence[dict[str, Any]], over_tasks: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    """Yield what does not fit the table: thresholds, paired tests, non-inferiority, and the tasks together."""
+    for entry in compared:
+        for name, row in zip(("first", "second"), rows, strict=True):
+            facts = entry[name]
+            if facts.get("threshold_gap"):
+                plain = facts["mean_iou"] if isnan(facts["plain_iou"]) else facts["plain_iou"]
+                yield (
+                    f"† {entry['label']}: {row} has IoU {plain:.3f} at the protocol's threshold and "
+                    f"{facts['tuned_iou']:.3f} at the one chosen on training images, "
+                    f"average precision {facts['average_precision']:.3f}"
+                )
+        for over in ("image", "seed"):
+            if paired := entry.get(f"paired_by_{over}"):
+                yield (
+                    f"{entry['label']}: paired by {over}, shift {paired['shift']:+.3f}, signed-rank p = "
+                    f"{tests.as_text(paired['p'])}, {paired['verdict']}, n = {paired['n']}"
+                )
+        if margins := entry.get("non_inferiority"):
+            for name, row in zip(("first", "second"), rows, strict=True):
+                yield f"{entry['label']}: {row} with margin {margins['margin']:g}: {margins[name]}"
+    for each in over_tasks:
+        kind = "synthetic" if each["synthetic"] else "real"
+        yield (
+            f"probability that a run of the first beats one of the second on {kind} data ({len(each['tasks'])} tasks): "
+            f"{each['probability_of_improvement']:.3f} ({each['low']:.3f} to {each['high']:.3f})"
+        )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and isnan(value) else value

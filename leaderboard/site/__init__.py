@@ -1,0 +1,1 @@
+"""The static site: content, pages, charts, overlays, files."""

@@ -1,0 +1,207 @@
+"""All that the pages show, computed once from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import escape
+
+from leaderboard import boards as table
+from leaderboard import ranking as ranking_module
+from leaderboard.boards import Board, Cell, Column
+from leaderboard.cache.site import Arrays, Made, digest
+from leaderboard.stats import tests
+from leaderboard.stats.pairwise import Pairings
+from leaderboard.stats.tests import Floats
+from leaderboard.trials import MEASURES, Measure, Trial, slug
+
+Key = tuple[str, str]
+SEED = 0
+"""Of all bootstrap draws."""
+FEW = 1000
+"""Trials up to which a single process is quicker."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything the pages are made from."""
+
+    trials: Sequence[Trial]
+    refused: Sequence[str]
+    made: Made = field(default_factory=lambda: Made(Path()))
+
+    @cached_property
+    def record(self) -> str:
+        """Digest of everything that pages are made from, pictures apart."""
+        return digest([records(self.trials), self.refused, list(self.facts.values())])
+
+    @cached_property
+    def boards(self) -> list[Board]:
+        """Boards in reading order."""
+        return table.boards(self.trials, self.cells)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Every task under every fingerprint."""
+        return table.columns_of(self.trials)
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, tuple[str, str]], Cell]:
+        """Trials by row and column."""
+        return table.cells_of(self.trials)
+
+    @cached_property
+    def facts(self) -> dict[Key, list[Any]]:
+        """Everything about a column that pages show."""
+        return {
+            column.key: [
+                column.slug,
+                column.label,
+                column.synthetic,
+                None if column.facts is None else asdict(column.facts),
+            ]
+            for column in self.columns
+        }
+
+    @cached_property
+    def hours(self) -> dict[str, dict[str, float | None]]:
+        """Hours of training by row."""
+        return {row: _hours(trials) for row, trials in self.by_row.items()}
+
+    @cached_property
+    def by_column(self) -> dict[tuple[str, str], dict[str, Cell]]:
+        """Rows and their trials by column."""
+        found: dict[tuple[str, str], dict[str, Cell]] = {column.key: {} for column in self.columns}
+        for (row, key), cell in sorted(self.cells.items(), key=lambda entry: entry[0]):
+            found[key][row] = cell
+        return found
+
+    @cached_property
+    def by_row(self) -> dict[str, list[Trial]]:
+        """Trials by row."""
+        found: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            found.setdefault(trial.row, []).append(trial)
+        return found
+
+    @cached_property
+    def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
+        """Ranking by board and measure."""
+        return {
+            (board.slug, measure): pd.DataFrame(self._figures["rank", board.slug, measure]).astype({"row": object})
+            for board in self.boards
+            for measure in MEASURES
+        }
+
+    def _drawn(self, board: Board, measure: Measure) -> dict[str, Arrays]:
+        rows = board.ranked_by(measure)
+        samples = [board.samples(row, measure) for row in rows]
+        drawn = self.made.arrays(
+            [["bootstrap", row, each] for row, each in zip(rows, samples, strict=True)],
+            lambda k: ranking_module.bootstrap(rows[k], samples[k], SEED),
+        )
+        return dict(zip(rows, drawn, strict=True))
+
+    @cached_property
+    def standings(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Lines of the rankings by the protocol's score, by board and row."""
+        return {
+            board.slug: {str(line["row"]): line for line in lines(self.rankings[board.slug, "score"])}
+            for board in self.boards
+        }
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """Every row, the ones that rank best on any board first: the order of the palette."""
+        best: dict[str, int] = {}
+        for board in self.boards:
+            ranking = self.rankings[board.slug, "score"]
+            for row, rank in zip(ranking["row"], ranking["rank"], strict=True):
+                best[row] = min(rank, best.get(row, rank))
+        return sorted({trial.row for trial in self.trials}, key=lambda row: (best.get(row, len(best) + 1), row))
+
+    @cached_property
+    def options(self) -> dict[str, tuple[str, str]]:
+        """The HTML option of every row, before and after the place of its ``selected``."""
+        return {row: (f'<option value="{escape(slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
+
+    @cached_property
+    def pairs(self) -> dict[Measure, dict[Key, tests.Pairs]]:
+        """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
+        return {
+            measure: {column.key: tests.Pairs(**self._figures["pairs", measure, column.key]) for column in self.columns}
+            for measure in MEASURES
+        }
+
+    @cached_property
+    def pairings(self) -> Pairings:
+        """The lines of the pairwise pages."""
+        by_image = {key: (scores.shape[1], self._figures["images", key]["p"]) for key, scores in self._images.items()}
+        return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
+
+    @cached_property
+    def _images(self) -> dict[Key, Floats]:
+        """Scores of the rows of a column on its test images."""
+        return {key: ranking_module.image_table(list(cells.values())) for key, cells in self.by_column.items()}
+
+    @cached_property
+    def _figures(self) -> dict[tuple[Any, ...], Arrays]:
+        """What takes long, all of it shared out among the processors at once, the longest first."""
+        asked: dict[tuple[Any, ...], tuple[Any, Callable[[], Arrays]]] = {}
+        for board in self.boards:
+            for measure in MEASURES:
+                of = ["rank", measure, _of(board)]
+                asked["rank", board.slug, measure] = of, partial(_ranked, board, measure, self._drawn(board, measure))
+        for key, scores in self._images.items():
+            asked["images", key] = ["images", scores], partial(_compared_by_image, scores)
+        for measure in MEASURES:
+            for key, cells in self.by_column.items():
+                samples = [cell.values(measure) for cell in cells.values()]
+                asked["pairs", measure, key] = ["pairs", samples], partial(_compared_by_seed, samples)
+        work = list(asked.values())
+        fewest = 2 if len(self.trials) > FEW else None
+        return dict(zip(asked, self.made.arrays([of for of, _ in work], lambda k: work[k][1](), fewest), strict=True))
+
+
+def _ranked(board: Board, measure: Measure, drawn: Mapping[str, Arrays]) -> Arrays:
+    ranking = ranking_module.rank(board, SEED, measure=measure, drawn=drawn)
+    return {str(name): values.to_numpy(str if name == "row" else None) for name, values in ranking.items()}
+
+
+def _compared_by_image(scores: Floats) -> Arrays:
+    return {"p": tests.signed_rank_all(scores)}
+
+
+def _compared_by_seed(samples: Sequence[Floats]) -> Arrays:
+    return vars(tests.compare_all(samples))
+
+
+def _of(board: Board) -> list[Any]:
+    """Return everything that a board's rankings are computed from."""
+    cells = [[row, *key, *records(cell.trials)] for (row, key), cell in board.cells.items()]
+    return [[column.key for column in board.columns], cells]
+
+
+def records(trials: Iterable[Trial]) -> list[str]:
+    return [trial.record for trial in trials]
+
+
+def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return frame.to_dict("records")  # type: ignore[return-value]
+
+
+def _hours(trials: Sequence[Trial]) -> dict[str, float | None]:
+    """Return the hours that training took over all tasks and seeds, and those of them on a GPU.
+
+    ``None`` where predictions were made elsewhere: nothing is known of their training.
+    """
+    if any(trial.result.status == "submitted" for trial in trials):
+        return {"hours": None, "gpu_hours": None}
+    seconds = [(trial.result.seconds_training, trial.result.environment.get("device")) for trial in trials]
+    on_gpu = sum(each for each, device in seconds if str(device).startswith("cuda"))
+    return {"hours": sum(each for each, _ in seconds) / 3600, "gpu_hours": on_gpu / 3600}

@@ -1,0 +1,113 @@
+"""Writes pages, assets and downloads of a site."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from embench.core.files import write_atomic
+from leaderboard import paper
+from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
+from leaderboard.site.pages import Part
+from leaderboard.stats import tests
+from leaderboard.trials import MEASURES
+
+ASSETS = ("site.css", "site.js", "icon.svg")
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+MARKS = {
+    "2": ("▲**", "better, p < 0.01"),
+    "1": ("▲*", "better, p < 0.05"),
+    "B": ("▼**", "worse, p < 0.01"),
+    "A": ("▼*", "worse, p < 0.05"),
+    "0": ("ns", "not distinguished"),
+    "t": ("n!", "n too small to tell"),
+    "-": ("", ""),
+}
+"""Sign and words of every mark; the script of the page has the same table from the page itself."""
+
+
+# ---- writing
+
+
+class Site:
+    """The folder being written."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self._files: list[str] = []
+        self._templates = Environment(
+            loader=FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {
+            "score": score,
+            "count": count,
+            "duration": duration,
+            "memory": memory,
+            "p": tests.as_text,
+            "described": described,
+            "breakable": breakable,
+        }
+        self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
+
+    def write(self, part: Part) -> list[str]:
+        """Write a part; return the names of its files."""
+        self._files = []
+        part.write(self)
+        return self._files
+
+    def put(self, name: str, content: bytes | str) -> None:
+        """Write a file unless it is there already with this content."""
+        self._files.append(name)
+        path = self.out / name
+        encoded = content.encode() if isinstance(content, str) else content
+        if not path.is_file() or path.read_bytes() != encoded:
+            write_atomic(path, encoded, durable=False)  # the next build compares, and writes it again
+
+    def page(self, name: str, template: str, **context: Any) -> None:
+        """Render a template; ``root`` leads from the page to the site's folder."""
+        root = "../" * name.count("/")
+        self.put(name, self._templates.get_template(template).render(root=root, page=name, **context))
+
+    @staticmethod
+    def paths(name: str, *, readable: bool = False) -> dict[str, str]:
+        """Return where a table is in the site, and where it is written for reading."""
+        return {kind: f"data/{name}.{kind}" for kind in ("csv", "json", *(("md", "tex") if readable else ()))}
+
+    def table(self, name: str, frame: pd.DataFrame) -> dict[str, str]:
+        """Write a table as CSV and JSON and return their paths in the site."""
+        paths = self.paths(name)
+        buffer = io.StringIO()
+        texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+        harmless = {name: frame[name].map({value: harmless(value) for value in set(frame[name])}) for name in texts}
+        frame.assign(**harmless).to_csv(buffer, index=False, lineterminator="\n")
+        self.put(paths["csv"], buffer.getvalue())
+        self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
+        return paths
+
+    def layout(self, name: str, frame: pd.DataFrame, digits: str) -> None:
+        """Write a table in a layout of the paper: as it is in CSV and JSON, rounded in Markdown and LaTeX."""
+        paths = self.paths(name, readable=True)
+        self.put(paths["md"], paper.written(frame, "markdown", digits))
+        self.put(paths["tex"], paper.written(frame, "latex", digits))
+        self.table(name, frame.reset_index(names="model"))
+
+    def copy(self, source: Path, name: str) -> str:
+        """Copy a result file into the site unless an equally old one of its size is there."""
+        self._files.append(name)
+        path = self.out / name
+        facts = source.stat()
+        if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, path)
+        return name

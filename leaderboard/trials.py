@@ -1,0 +1,341 @@
+"""One trial as the board sees it, and what makes two trials comparable."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from embench.core.errors import BadInput
+from embench.core.names import is_name
+from embench.data.catalog import find_task
+from embench.data.task import Task
+from embench.scoring.results import result_files
+from embench.scoring.schema import Fingerprint, TrialResult, digest_of
+from embench.training.recipe import find_recipe
+from leaderboard.cache.results import Kept, Memory, keep
+
+Kind = Literal["published", "open", "synthetic"]
+KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
+Measure = Literal["score", "average_precision"]
+MEASURES: dict[Measure, str] = {"score": "IoU under the protocol", "average_precision": "average precision"}
+"""What rows can be ranked by; the second needs no threshold."""
+NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
+"""A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One result file, reduced to what the board shows: counts, loss curve and early snapshots are dropped.
+
+    Parameters
+    ----------
+    path : Path
+        The result file.
+    result : TrialResult
+        With at most the last snapshot, without its counts.
+    row : str
+        The leaderboard row: model, recipe where it is not the model's own, and stated overrides of the recipe,
+        as in ``unet-resnet50+retina@crop=96,batch=8``.
+    digest : str
+        Of the fingerprint.
+    kind : {"published", "open", "synthetic"}
+    way : tuple of str
+        Digests of the weights it started from and of its recipe.
+    curve : tuple of (int, float)
+        Iteration and score of every snapshot.
+    images : tuple of str
+        Names of the test images or volumes.
+    image_scores : tuple of float
+        Score on each of them.
+    record : str
+        Digest of everything in the file.
+    """
+
+    path: Path
+    result: TrialResult
+    row: str
+    digest: str
+    kind: Kind
+    way: tuple[str, str]
+    curve: tuple[tuple[int, float], ...]
+    images: tuple[str, ...] = ()
+    image_scores: tuple[float, ...] = ()
+    record: str = ""
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Task and fingerprint digest: only trials of one column may be compared."""
+        return self.result.task, self.digest
+
+    @cached_property
+    def score(self) -> float | None:
+        """The protocol's score; ``None`` when the trial diverged."""
+        return self.result.score
+
+    @cached_property
+    def tuned(self) -> float | None:
+        """Mean IoU over the task's classes at the thresholds chosen on training images."""
+        return mean(self._diagnostics("tuned_iou"))
+
+    @cached_property
+    def average_precision(self) -> float | None:
+        """Mean average precision over the task's classes that have test pixels."""
+        return mean(self._diagnostics("average_precision"))
+
+    @property
+    def artefact(self) -> bool:
+        """Whether the score is near 0 only because of the threshold."""
+        return (
+            self.score is not None
+            and self.tuned is not None
+            and self.score <= NEAR_ZERO
+            and self.tuned >= self.score + CLEARLY_LARGER
+        )
+
+    def _diagnostics(self, name: str) -> list[float | None]:
+        final = self.result.final
+        values = None if final is None else getattr(final.diagnostics, name, None)  # label maps have no scores
+        return [values.get(label) for label in self.result.fingerprint.scoring["classes"]] if values else []
+
+
+def read(folders: Iterable[Path], *, remembered: bool = True) -> tuple[list[Trial], list[str]]:
+    """Read every result under ``folders``, one at a time.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+    remembered : bool
+        Whether to keep beside the prepared data what was read, for the next time.
+
+    Returns
+    -------
+    trials : list of Trial
+        In order of path.
+    refused : list of str
+        One line per file left out, with the reason: unusable, or a trial that another file already holds.
+    """
+    folders = list(folders)
+    trials: list[Trial] = []
+    refused: list[str] = []
+    paths = list(result_files(folders))
+    if len(folders) > 1 or any(map(os.path.islink, paths)):
+        places: dict[Path, Path] = {}
+        for path in paths:
+            places.setdefault(path.resolve(), path)
+        paths = list(places.values())
+    memory = Memory(folders)
+    with memory if remembered else nullcontext():
+        found = memory.read(paths)
+    views: dict[int, _View] = {}  # by the recipe, which all trials of a model on a task share
+    changes: dict[tuple[str, str], str] = {}
+    for path, kept in zip(paths, found, strict=True):
+        if isinstance(kept, list):
+            refused += kept
+        else:
+            recipe = id(kept.result.recipe)
+            if recipe not in views:
+                views[recipe] = _view(kept.result, changes)
+            trials.append(_trial(kept, path, views[recipe]))
+    trials, duplicates = distinct(trials)
+    return trials, refused + duplicates
+
+
+def trial_of(result: TrialResult, path: Path) -> Trial:
+    """Return the board's view of a result."""
+    return _trial(keep(result), path, _view(result, {}))
+
+
+@dataclass(frozen=True)
+class _View:
+    """What all trials of one recipe and model on one task have in common."""
+
+    row: str
+    digest: str
+    kind: Kind
+    way: tuple[str, str]
+
+
+def _trial(kept: Kept, path: Path, view: _View) -> Trial:
+    return Trial(
+        path=path,
+        result=kept.result,
+        row=view.row,
+        digest=view.digest,
+        kind=view.kind,
+        way=view.way,
+        curve=kept.curve,
+        images=kept.images,
+        image_scores=kept.image_scores,
+        record=kept.digest,
+    )
+
+
+def _view(result: TrialResult, changes: dict[tuple[str, str], str]) -> _View:
+    task = known_task(result.task)
+    recipe = digest_of(result.recipe)
+    if (recipe, result.task) not in changes:
+        changes[recipe, result.task] = overrides(result.recipe, task)
+    changed = changes[recipe, result.task]
+    own = result.pairing == "default" and not changed and result.track == "published"
+    synthetic = result.synthetic or (task is not None and task.synthetic)
+    weights = {"hash": result.model.weights_hash, "transfer": (result.weights or {}).get("transfer")}
+    return _View(
+        row=result.row + (f"@{changed}" if changed else ""),
+        digest=result.fingerprint.digest,
+        kind="synthetic" if synthetic else "published" if own else "open",
+        way=(digest_of(weights), recipe),
+    )
+
+
+def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
+    """Give rows of different recipes or weights different names, and refuse second files of one trial.
+
+    Where a row has trials of one column made in several ways, the names of all its trials get a suffix: the
+    first digits of the weights' hash, or of the recipe's digest where the weights agree.
+    """
+    ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str]]] = defaultdict(set)
+    for trial in trials:
+        ways[trial.row, trial.column].add(trial.way)
+    by_weights = {row for (row, _), found in ways.items() if len({weights for weights, _ in found}) > 1}
+    by_recipe = {row for (row, _), found in ways.items() if len({recipe for _, recipe in found}) > 1}
+    kept: dict[tuple[str, tuple[str, str], int], Trial] = {}
+    refused = []
+    for trial in trials:
+        weights, recipe = trial.way
+        suffix = (f"#weights={weights[:6]}" if trial.row in by_weights else "") + (
+            f"#recipe={recipe[:6]}" if trial.row in by_recipe else ""
+        )
+        named = replace(trial, row=trial.row + suffix) if suffix else trial
+        key = (named.row, named.column, named.result.seed)
+        if key in kept:
+            refused.append(f"{trial.path}: the same trial as {kept[key].path}; keep one of them")
+        else:
+            kept[key] = named
+    return list(kept.values()), refused
+
+
+def is_published_pairing(trial: Trial) -> bool:
+    """Whether the model ran under its own recipe, without overrides, for the published budget."""
+    return trial.result.track == "published" and trial.result.pairing == "default" and "@" not in trial.row
+
+
+def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
+    """Return why scores of two fingerprints may not be compared, one line per fact; empty when they may."""
+    one, two = first.model_dump(mode="json"), second.model_dump(mode="json")
+    return [f"{name}: {_brief(one[name])} against {_brief(two[name])}" for name in one if one[name] != two[name]]
+
+
+def circumstances(first: Trial, second: Trial) -> list[str]:
+    """Return in what two trials differ that does not keep them from being compared, one line per fact."""
+    one, two = first.result, second.result
+    facts: dict[str, tuple[Any, Any]] = {
+        "row": (first.row, second.row),
+        "seed": (one.seed, two.seed),
+        "board": (first.kind, second.kind),
+        "status": (one.status, two.status),
+        "parameters": (one.model.parameters, two.model.parameters),
+        "pre-training data": (one.model.pretraining_data, two.model.pretraining_data),
+        "weights": (one.model.weights_hash or "none", two.model.weights_hash or "none"),
+    }
+    for part, left, right in (("recipe", one.recipe, two.recipe), ("environment", one.environment, two.environment)):
+        facts |= {f"{part}.{name}": (left.get(name), right.get(name)) for name in sorted(left.keys() | right.keys())}
+    return [f"{name}: {_brief(a)} against {_brief(b)}" for name, (a, b) in facts.items() if a != b]
+
+
+def overrides(recipe: dict[str, Any], task: Task | None) -> str:
+    """Return how a trial's recipe departs from the named one at the task's own sizes, as ``crop=96,batch=8``.
+
+    Empty where it does not, and for a recipe that an adapter defines itself.
+    """
+    try:
+        own = find_recipe(str(recipe.get("name")))
+    except BadInput:
+        return ""
+    if task is not None:
+        own = own.for_task(task)
+    changed = []
+    for name, short in (("crop", "crop"), ("batch_size", "batch")):
+        expected = getattr(own, name)
+        if expected is not None and recipe.get(name) != expected:
+            changed.append(f"{short}={recipe[name]}" if isinstance(recipe.get(name), int) else short)
+    crop, batch_size = (value if isinstance(value := recipe.get(key), int) else None for key in ("crop", "batch_size"))
+    resized = asdict(own.resized(crop=crop, batch_size=batch_size))
+    for name, value in resized.items():
+        if name in ("name", "crop", "batch_size") or name not in recipe or recipe[name] == value:
+            continue
+        if name == "inference":
+            changed.append(_inference_change(value, recipe[name]))
+        else:
+            found = str(recipe[name])
+            changed.append(f"{name}={found}" if isinstance(recipe[name], float | int) or is_name(found) else name)
+    return ",".join(changed)
+
+
+def command(trials: Sequence[Trial]) -> str:
+    """Return the command that makes these trials of one row and column again."""
+    result = trials[0].result
+    seeds = sorted(trial.result.seed for trial in trials)
+    if result.status == "submitted":
+        return f"embench score --task {result.task} --predictions DIR --name {result.model.name} --seed {seeds[0]}"
+    parts = ["embench run", f"--model {result.model.name}", f"--task {result.task}"]
+    if result.pairing != "default":
+        parts.append(f"--recipe {result.pairing}")
+    task = known_task(result.task)
+    for override in overrides(result.recipe, task).split(","):
+        name, _, value = override.partition("=")
+        if name in ("crop", "batch", "precision", "overlap"):
+            parts.append(f"--{'batch-size' if name == 'batch' else name} {value}")
+    if task is None or task.iterations != result.iterations_asked:
+        parts.append(f"--iterations {result.iterations_asked}")
+    parts.append(f"--snapshots {max(len(trial.curve) for trial in trials)}")
+    if seeds[0]:
+        parts.append(f"--first-seed {seeds[0]}")
+    parts.append(f"--seeds {seeds[-1] - seeds[0] + 1}")
+    return " ".join(parts)
+
+
+@cache
+def slug(row: str) -> str:
+    """Return a file name for a row: itself where it is one, else cleaned and with digits of its digest."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", row).strip("-.")
+    return cleaned if cleaned == row else f"{cleaned}-{digest_of(row)[:6]}"
+
+
+@cache
+def known_task(name: str) -> Task | None:
+    """Return the facts of a registered task or of one prepared here; ``None`` where there are none."""
+    try:
+        return find_task(name)
+    except BadInput:
+        return None
+
+
+def _inference_change(own: dict[str, Any], found: Any) -> str:
+    """Return ``overlap=0.25`` where only the window's overlap differs, else ``inference``."""
+    if isinstance(found, dict) and found.keys() == own.keys():
+        values = {str(found[key]) for key in own if found[key] != own[key] and key.startswith("overlap")}
+        others = [key for key in own if found[key] != own[key] and not key.startswith("overlap")]
+        if len(values) == 1 and not others and is_name(*values):
+            return f"overlap={values.pop()}"
+    return "inference"
+
+
+def stream_of(trial: Trial) -> tuple[str, str, int]:
+    return trial.result.model.name, str(trial.result.recipe.get("name")), trial.result.seed
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
