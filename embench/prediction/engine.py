@@ -290,7 +290,7 @@ class Prediction:
             elif writers.suffix(path):
                 writers.write(path, layer, array)
             else:
-                _write_folder(path, layer, array, self.source.names)
+                writers.write_folder(path, layer, array, self.source.names)
 
     def _copy(self, path: Path, layer: Layer, array: Any) -> None:
         target = ome_zarr.create(path, layer, (*(1 for _ in layer.shape[:-3]), 16, _SIDE, _SIDE), self.outputs.version)
@@ -310,16 +310,3 @@ class Prediction:
 def _scaled(scores: NDArray[np.float32], axes: int) -> NDArray[np.uint8]:
     """Scale to a share of 255 and truncate, as the scores of a volume are before they are added."""
     return np.multiply(scores, 255 / axes, out=np.empty(scores.shape, np.uint8), casting="unsafe")
-
-
-def _write_folder(folder: Path, layer: Layer, array: Any, names: Sequence[str]) -> None:
-    """Write one picture a section: PNG for labels, TIFF for the rest."""
-    ending = ".png" if layer.kind == "labels" else ".tif"
-    depth = layer.shape[-3]
-    digits = len(str(depth - 1))
-    one = Layer(
-        layer.kind, (*layer.shape[:-3], 1, *layer.shape[-2:]), layer.classes, layer.voxel_size, layer.description
-    )
-    for z, name in enumerate(names or [f"{z:0{digits}d}" for z in range(depth)]):
-        lead = (slice(None),) * (len(layer.shape) - 3)
-        writers.write(folder / f"{name}{ending}", one, array[(*lead, slice(z, z + 1))])

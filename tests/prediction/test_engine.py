@@ -18,7 +18,7 @@ from embench.inference import labels_2d, predict_planes, predict_section
 from embench.interrupt import Interrupt
 from embench.prediction import engine
 from embench.prediction.engine import Outputs, Prediction
-from embench.prediction.networks import Network, entropy, flipped, mean
+from embench.prediction.networks import Network, entropy, flipped
 from embench.prediction.source import Source, from_array
 from embench.prediction.work import Work
 from embench.recipe import Inference, SlidingWindow, WholeImage

@@ -5,7 +5,8 @@ Here is what makes files for other programs from arrays; what reads theirs is in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from embench.data.writers import stacks
@@ -60,3 +61,13 @@ def write(path: Path, layer: Layer, array: Array) -> None:
         For what the format cannot hold; when the file cannot be written.
     """
     WRITERS[suffix(path)](path, layer, array)
+
+
+def write_folder(folder: Path, layer: Layer, array: Array, names: Sequence[str] = ()) -> None:
+    """Write one picture a section, called ``names`` or by its number: PNG for labels, TIFF for the rest."""
+    depth = layer.shape[-3]
+    ending, digits = ".png" if layer.kind == "labels" else ".tif", len(str(depth - 1))
+    one = replace(layer, shape=(*layer.shape[:-3], 1, *layer.shape[-2:]))
+    for z, name in enumerate(names or [f"{z:0{digits}d}" for z in range(depth)]):
+        lead = (slice(None),) * (len(layer.shape) - 3)
+        write(folder / f"{name}{ending}", one, array[(*lead, slice(z, z + 1))])
