@@ -1,16 +1,16 @@
 """A volume predicted piece by piece: within a fixed memory, by any number of processes, going on after a kill.
 
-Sections are predicted as a trial predicts its test sections, so that the labels are those that it scored. Where sections
-are images, each has labels of its own. A volume is predicted along the axes of its task, each section's scores in 0..255
-over the number of axes, and added (protocol 5). What does not fit into memory stands in a folder beside the output until
-that is complete.
+Sections are predicted as a trial predicts its test sections, so that the labels are those that it scored. Where
+sections are images, each has labels of its own. A volume is predicted along the axes of its task, each section's scores
+in 0..255 over the number of axes, and added (protocol 5). What does not fit into memory stands in a folder beside the
+output until that is complete.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -46,16 +46,20 @@ class Outputs:
 
     Parameters
     ----------
-    paths : dict
-        Where each kind of layer goes, by the end of its name; ``None``: kept in memory, for arrays.
+    kinds : tuple of str
+        The layers that are made.
     classes : tuple of str
+    paths : dict
+        Where a kind of layer goes, in the format that the end of its name says; the others stay in the work's folder,
+        or in memory.
     description : str
     version : str
         Of OME-Zarr.
     """
 
-    paths: dict[Kind, Path | None]
+    kinds: tuple[Kind, ...]
     classes: tuple[str, ...]
+    paths: Mapping[Kind, Path] = field(default_factory=dict)
     description: str = ""
     version: ome_zarr.Version = "0.5"
 
@@ -69,6 +73,11 @@ class _Unit:
     stop: int
     top: int
     bottom: int
+    width: int
+
+    @property
+    def voxels(self) -> int:
+        return (self.stop - self.start) * (self.bottom - self.top) * self.width
 
     def __str__(self) -> str:
         return f"planes-{self.axis}-{self.start:06d}-{self.top:06d}"
@@ -109,7 +118,7 @@ class Prediction:
     ) -> None:
         self.source, self.axes, self.outputs, self.work = source, axes, outputs, work
         self.networks, self.doubt = networks, doubt
-        self.has_spread = "doubt" in outputs.paths and doubt == "spread"
+        self.has_spread = "doubt" in outputs.kinds and doubt == "spread"
         self.rows = mean(networks, doubt if self.has_spread else None)
         self.channels = 1 if len(outputs.classes) == 2 else len(outputs.classes)
         self.grid = tuple(grid or source.shape)
@@ -126,21 +135,35 @@ class Prediction:
         return Layer(kind, full, self.outputs.classes, self.voxel_size, self.outputs.description)
 
     @property
-    def total(self) -> int:
-        """Units of work."""
-        return len(self._stage_units()) + len(self.units) + len(self._block_units()) + 1
+    def voxels(self) -> int:
+        """Voxels to predict, once for every axis."""
+        return sum(unit.voxels for unit in self.units)
 
-    def run(self, progress: Progress = lambda _: None) -> dict[Kind, NDArray[Any]]:
-        """Bring everything to its end, beside other processes at the same; return the layers kept in memory."""
+    def run(self, progress: Progress = lambda _: None) -> None:
+        """Predict everything, beside other processes at the same; :meth:`array` then gives it.
+
+        Parameters
+        ----------
+        progress : callable
+            Called with the voxels predicted since the last call; those that were done before count too.
+        """
         self._open()
         if self.is_summed:
-            self.work.each([f"stage-{z:06d}" for z in self._stage_units()], self._stage, progress)
-        by_name = {str(unit): unit for unit in self.units}
-        self.work.each(list(by_name), lambda name: self._predict(by_name[name]), progress)
+            self.work.each([f"stage-{z:06d}" for z in self._stage_units()], self._stage)
+        units = {str(unit): unit for unit in self.units}
+        self.work.each(
+            list(units), lambda name: self._predict(units[name]), lambda name: progress(units[name].voxels)
+        )
         if self.is_summed:
-            self.work.each([f"block-{z:06d}-{y:06d}" for z, y in self._block_units()], self._join, progress)
-        self.work.each(["written"], self._write, progress)
-        return {kind: self._all(self.arrays[kind]) for kind, path in self.outputs.paths.items() if path is None}
+            self.work.each([f"block-{z:06d}-{y:06d}" for z, y in self._block_units()], self._join)
+
+    def write(self) -> None:
+        """Bring what is complete into the formats that were asked for."""
+        self.work.each(["written"], self._write)
+
+    def array(self, kind: Kind) -> Any:
+        """Return a layer on the grid of the output; read it by slabs of sections."""
+        return self._gridded(self.arrays[kind])
 
     # What is held where
 
@@ -148,8 +171,8 @@ class Prediction:
         """Open, or make, the arrays that are written block by block."""
         shape = self.source.shape
         thick, side = (_CUBE[0] if self.is_summed else self._depth(0)), min(_SIDE, self._band(0))
-        for kind, path in self.outputs.paths.items():
-            layer = self.layer(kind, shape)
+        for kind in self.outputs.kinds:
+            layer, path = self.layer(kind, shape), self.outputs.paths.get(kind)
             chunks = (*(1 for _ in layer.shape[:-3]), thick, side, side)
             if path is not None and writers.is_zarr(path) and not self.is_regridded:
                 create = partial(ome_zarr.create, path, layer, chunks, self.outputs.version)
@@ -185,15 +208,15 @@ class Prediction:
 
     def _depth(self, axis: int) -> int:
         """Return the sections that are predicted between two marks."""
-        each = 4 * self.channels if "probabilities" in self.outputs.paths and not self.is_summed else self.channels
+        each = 4 * self.channels if "probabilities" in self.outputs.kinds and not self.is_summed else self.channels
         held = self._band(axis) * self._section(axis)[1] * (2 + each)
         return int(np.clip(MEMORY // held, 1, min(_DEEPEST, self.source.shape[axis])))
 
     def _units(self, axis: int) -> list[_Unit]:
-        height, _ = self._section(axis)
+        height, width = self._section(axis)
         depth, band, length = self._depth(axis), self._band(axis), self.source.shape[axis]
         return [
-            _Unit(axis, start, min(start + depth, length), top, min(top + band, height))
+            _Unit(axis, start, min(start + depth, length), top, min(top + band, height), width)
             for start, top in product(range(0, length, depth), range(0, height, band))
         ]
 
@@ -224,7 +247,7 @@ class Prediction:
         return np.moveaxis(self.arrays["image"][across], unit.axis, 0)
 
     def _predict(self, unit: _Unit) -> None:
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in self.outputs.paths}
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in self.outputs.kinds}
         planes: list[NDArray[np.uint8]] = []
         for section in self._read(unit):
             self.work.stop.check()
@@ -240,7 +263,7 @@ class Prediction:
         if self.is_summed:
             self.arrays[f"planes-{unit.axis}"][where] = np.stack(planes, 1)
         else:
-            for kind in self.outputs.paths:
+            for kind in self.outputs.kinds:
                 self.arrays[kind][where] = np.stack(found[kind], -3)
 
     def _join(self, name: str) -> None:
@@ -255,7 +278,7 @@ class Prediction:
             planes = self.arrays[f"planes-{axis}"][(slice(None), block[axis], *rest)]
             total_CZYX += np.moveaxis(planes, 1, axis + 1)
         every = [self._layers(total_CZYX[:, at]) for at in range(size[0])]
-        for kind in self.outputs.paths:
+        for kind in self.outputs.kinds:
             self.arrays[kind][(..., *block)] = np.stack([layers[kind] for layers in every], -3)
 
     def _layers(self, scores: NDArray[Any]) -> dict[Kind, NDArray[Any]]:
@@ -263,7 +286,7 @@ class Prediction:
         scores, extra = scores[: self.channels], scores[self.channels :]
         fractions = scores if scores.dtype != np.uint8 else np.divide(scores, np.float32(255), dtype=np.float32)
         found: dict[Kind, NDArray[Any]] = {}
-        for kind in self.outputs.paths:
+        for kind in self.outputs.kinds:
             if kind == "probabilities":
                 found[kind] = fractions
             elif kind == "doubt":
@@ -278,10 +301,7 @@ class Prediction:
         return found
 
     def _write(self, _: str) -> None:
-        """Bring what is complete into the formats that were asked for."""
         for kind, path in self.outputs.paths.items():
-            if path is None:
-                continue
             layer, array = self.layer(kind), self._gridded(self.arrays[kind])
             if writers.is_zarr(path):
                 if self.is_regridded:
@@ -301,10 +321,6 @@ class Prediction:
 
     def _gridded(self, array: Any) -> Any:
         return Nearest(array, self.grid) if self.is_regridded else array
-
-    def _all(self, array: Any) -> NDArray[Any]:
-        every = (slice(None),) * (array.ndim - 2)
-        return np.asarray(self._gridded(array)[every])
 
 
 def _scaled(scores: NDArray[np.float32], axes: int) -> NDArray[np.uint8]:

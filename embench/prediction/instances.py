@@ -221,7 +221,7 @@ def _measured(
         slab, kinds = np.asarray(objects[where]), np.asarray(labels[(where,)])
         numbers, first, dense = np.unique(slab, return_index=True, return_inverse=True)
         dense = dense.ravel()
-        places = np.indices(slab.shape, sparse=True)
+        places: Any = np.indices(slab.shape, sparse=True)
         sums = [
             np.bincount(dense, np.broadcast_to(axis + shift, slab.shape).ravel())
             for axis, shift in zip(places, (where.start, 0, 0), strict=True)
@@ -232,11 +232,11 @@ def _measured(
             edge[0] |= where.start == 0
             edge[-1] |= where.stop == shape[0]
         counts = np.stack([np.bincount(dense), *sums, np.bincount(dense, edge.ravel())], 1)
-        for each, at, row in zip(numbers, first, counts, strict=True):
+        for each, at, found in zip(numbers, first, counts, strict=True):
             if each:
                 begin = at + where.start * shape[1] * shape[2]
                 known = facts.setdefault(int(each), np.array([begin, kinds.ravel()[at], 0.0, 0, 0, 0, 0]))
-                known[2:] += row
+                known[2:] += found
     table = []
     size = voxel_size or (1.0, 1.0, 1.0)
     for each, (_, value, voxels, z, y, x, on_edge) in sorted(facts.items(), key=lambda pair: pair[1][0]):

@@ -63,8 +63,20 @@ class Work:
         """Whether a unit is done, by whichever process."""
         return unit in self._done or (self.folder is not None and (self.folder / "done" / unit).exists())
 
-    def each(self, units: Sequence[str], do: Callable[[str], None], progress: Progress) -> None:
-        """Do every unit that is not done, leaving out what other processes are at; return when all are done."""
+    def each(
+        self, units: Sequence[str], do: Callable[[str], None], done: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Do every unit that is not done, leaving out what other processes are at; return when all are done.
+
+        Parameters
+        ----------
+        units : sequence of str
+            Names, of which files are made.
+        do : callable
+            Does the unit of a name.
+        done : callable
+            Told of each unit that is done, by whomever and whenever.
+        """
         waiting = list(units)
         while waiting:
             left = []
@@ -117,7 +129,7 @@ class Work:
             return create()
         import zarr
 
-        self.each([f"made-{name}"], lambda _: create(), lambda _: None)
+        self.each([f"made-{name}"], lambda _: create())
         return zarr.open_group(str(path), mode="r+")["0"]
 
     def _path(self, name: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from pathlib import Path
@@ -49,8 +50,10 @@ def predicted(
     classes: tuple[str, ...] = CLASSES[:2],
     **options: object,
 ) -> dict[Kind, NDArray]:
-    outputs = Outputs(dict.fromkeys(kinds), classes)
-    return Prediction(source, networks, axes, outputs, Work(None, Interrupt()), **options).run()  # type: ignore[arg-type]
+    outputs = Outputs(kinds, classes)
+    prediction = Prediction(source, networks, axes, outputs, Work(None, Interrupt()), **options)  # type: ignore[arg-type]
+    prediction.run()
+    return {kind: prediction.array(kind)[:] for kind in kinds}
 
 
 def whole(net: Network, volume: NDArray[np.uint8], axes: tuple[int, ...], outputs: int) -> NDArray[np.uint8]:
@@ -149,13 +152,11 @@ def _run(folder: Path, out: Path, stop: Interrupt) -> int:
         count += 1
         return net.predict(section)
 
-    outputs = Outputs({"labels": out}, CLASSES[:2])
+    outputs = Outputs(("labels",), CLASSES[:2], {"labels": out})
     work = Work(folder, stop)
     work.begin("one request")
-    try:
+    with contextlib.suppress(Interrupted):
         Prediction(from_array(image()), [Network(counted, WINDOWS, True)], (0, 1, 2), outputs, work).run()
-    except Interrupted:
-        pass
     return count
 
 
