@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from embench.errors import BadInput
-from embench.files import sha256, write_atomic
-from embench.recipe import Inference, SlidingWindow, WholeImage
-from embench.results import Count, Digest, Finite, Name
-from embench.store import data_folder
-from embench.task import Scale, Task
+from embench.core.errors import BadInput
+from embench.core.files import sha256, write_atomic
+from embench.core.paths import data_folder
+from embench.core.types import Count, Digest, Finite, Name
+from embench.data.task import Scale, Task
+from embench.training.recipe import Inference, SlidingWindow, WholeImage
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -135,7 +135,7 @@ class Trained:
         BadInput
             As :meth:`tensors`; for tensors that do not fit, one line each.
         """
-        from embench.weights import matched
+        from embench.models.checkpoints import matched
 
         network.load_state_dict(matched(self.path, self.tensors(), network.state_dict()))
         return network

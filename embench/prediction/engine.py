@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data import writers
 from embench.data.writers import ome_zarr
 from embench.data.writers.base import Kind, Layer
-from embench.errors import BadInput
-from embench.inference import labels_2d
 from embench.prediction.networks import Doubt, Network, entropy, mean
 from embench.prediction.source import Nearest, Source
 from embench.prediction.work import Progress, Work
+from embench.training.inference import labels_2d
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +151,7 @@ class Prediction:
         if self.is_summed:
             self.work.each([f"stage-{z:06d}" for z in self._stage_units()], self._stage)
         units = {str(unit): unit for unit in self.units}
-        self.work.each(
-            list(units), lambda name: self._predict(units[name]), lambda name: progress(units[name].voxels)
-        )
+        self.work.each(list(units), lambda name: self._predict(units[name]), lambda name: progress(units[name].voxels))
         if self.is_summed:
             self.work.each([f"block-{z:06d}-{y:06d}" for z, y in self._block_units()], self._join)
 

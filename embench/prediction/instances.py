@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
+from embench.core.files import replacing
 from embench.data.writers.base import Array
-from embench.errors import BadInput
-from embench.files import replacing
 
 Method = Literal["components", "watershed"]
 METHODS: tuple[Method, ...] = ("components", "watershed")

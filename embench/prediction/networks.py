@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.recipe import Inference, SlidingWindow
+from embench.training.recipe import Inference, SlidingWindow
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench import interrupt
-from embench.console import showing
+from embench.core import signals
+from embench.core.console import showing
+from embench.core.errors import BadInput
+from embench.core.files import check_writable, remove, write_atomic
 from embench.data import writers
 from embench.data.writers import ome_zarr
 from embench.data.writers.base import Kind, Layer
-from embench.errors import BadInput
-from embench.files import check_writable, remove, write_atomic
 from embench.models import trained
 from embench.models.trained import Trained
 from embench.prediction import instances, source
@@ -31,7 +31,7 @@ from embench.prediction.engine import Outputs, Prediction
 from embench.prediction.networks import Doubt, Network, flipped
 from embench.prediction.source import GreyRange, Source, VoxelSize
 from embench.prediction.work import Work
-from embench.recipe import Inference, SlidingWindow
+from embench.training.recipe import Inference, SlidingWindow
 
 log = logging.getLogger(__name__)
 
@@ -183,11 +183,12 @@ def predict_array(
     options = options or Options()
     options.check()
     opened = source.from_array(image, options.voxel_size)
-    with _applied(networks, options, opened.shape, interrupt.Interrupt()) as applied:
+    with _applied(networks, options, opened.shape, signals.Interrupt()) as applied:
         prediction = applied.prediction(opened, Work(None, applied.stop), {}, "in memory")
         prediction.run()
-        found = {kind: np.asarray(prediction.array(kind)[_everything(prediction, kind)]) for kind in prediction.arrays}
-        found = {kind: array for kind, array in found.items() if kind in prediction.outputs.kinds}
+        found: dict[str, NDArray[Any]] = {
+            kind: np.asarray(prediction.array(kind)[_everything(prediction, kind)]) for kind in prediction.outputs.kinds
+        }
         if options.instances:
             objects = np.zeros(found["labels"].shape, np.uint32)
             applied.number(prediction, objects)
@@ -228,13 +229,11 @@ def run(job: Job, jobs: int = 1, *, overwrite: bool = False) -> dict[str, Any]:
     if jobs < 1:
         raise BadInput(f"--jobs {jobs}: must be at least 1")
     networks = [trained.load(path) for path in job.weights]
-    with interrupt.deferred() as stop:
+    with signals.deferred() as stop:
         return _run(job, networks, jobs, overwrite, stop)
 
 
-def _run(
-    job: Job, networks: Sequence[Trained], jobs: int, overwrite: bool, stop: interrupt.Interrupt
-) -> dict[str, Any]:
+def _run(job: Job, networks: Sequence[Trained], jobs: int, overwrite: bool, stop: signals.Interrupt) -> dict[str, Any]:
     opened = _opened(job, networks)
     request = _request(job, networks, opened)
     digest = hashlib.sha256(request.encode()).hexdigest()
@@ -272,7 +271,7 @@ def _work(job: Job, networks: Sequence[Trained], opened: Source, work: Work, job
             table = applied.objects(prediction, job)
         seconds = time.monotonic() - started
         facts = applied.facts(prediction)
-    from embench.trial import peak_memory
+    from embench.core.environment import peak_memory
 
     voxels = int(np.prod(opened.shape))
     return {
@@ -296,7 +295,7 @@ def join(job: Job, request: str, device: str | None = None) -> None:
     opened = _opened(job, networks)
     if _request(job, networks, opened) != request:
         raise BadInput(f"{job.image}: changed since the prediction was begun")
-    with interrupt.deferred() as stop, _applied(networks, options, opened.shape, stop) as applied:
+    with signals.deferred() as stop, _applied(networks, options, opened.shape, stop) as applied:
         work = Work(job.folder, stop)
         applied.prediction(opened, work, {kind: job.path(kind) for kind in applied.written}, "").run()
 
@@ -315,7 +314,7 @@ def _helpers(job: Job, request: str, jobs: int) -> list[Any]:
         context.Process(target=join, args=(job, request, devices[number % len(devices)]), daemon=True)
         for number in range(1, jobs)
     ]
-    with interrupt.ignored():  # which they inherit: Ctrl-C reaches them as well, but this process decides
+    with signals.ignored():  # which they inherit: Ctrl-C reaches them as well, but this process decides
         for helper in helpers:
             helper.start()
     return helpers
@@ -375,7 +374,7 @@ class Applied:
         self.trained, self.options, self.inferences = networks, options, inferences
         self.task = networks[0].card.the_task
         self.networks: list[Network] = []
-        self.stop = interrupt.Interrupt()
+        self.stop = signals.Interrupt()
         self.device = ""
 
     @property
@@ -488,14 +487,13 @@ class Applied:
 
 @contextmanager
 def _applied(
-    networks: Sequence[Trained], options: Options, shape: Sequence[int], stop: interrupt.Interrupt
+    networks: Sequence[Trained], options: Options, shape: Sequence[int], stop: signals.Interrupt
 ) -> Iterator[Applied]:
     """Load networks and make them ready as a trial does, so that they predict what it scored."""
     _check_alike(networks)
     import torch
 
-    from embench.determinism import deterministic
-    from embench.experiment import find_device
+    from embench.core.runtime import deterministic, find_device
 
     device = torch.device(options.device if ":" in options.device else find_device(options.device))
     threads = options.threads or max(network.card.threads for network in networks) or len(os.sched_getaffinity(0))
@@ -550,10 +548,10 @@ def _inference(network: Trained, options: Options, shape: Sequence[int]) -> Infe
 
 
 def _network(network: Trained, inference: Inference, options: Options, device: Any) -> Network:
-    from embench.inference import predict_section
-    from embench.model import TorchModel
-    from embench.precision import autocast, deployed, place
-    from embench.registry import find_model
+    from embench.models.base import TorchModel
+    from embench.models.registry import find_model
+    from embench.training.inference import predict_section
+    from embench.training.precision import autocast, deployed, place
 
     card, task = network.card, network.card.the_task
     if card.model_source and not options.model:
@@ -576,6 +574,3 @@ def _network(network: Trained, inference: Inference, options: Options, device: A
             )
 
     return Network(predict, inference, task.scoring.is_volume)
-
-
-Report = Callable[[str], None]

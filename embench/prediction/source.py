@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench import guarded
-from embench.errors import BadInput
-from embench.volumes import Listing, Stored, grey, is_image, natural, open_volume, scaled, stack, stem
+from embench.core import sandbox
+from embench.core.errors import BadInput
+from embench.data.convert import grey, scaled, stack
+from embench.data.listing import Listing, is_image, natural, stem
+from embench.data.readers.base import Stored
+from embench.data.readers.open import open_volume
 
 VoxelSize = tuple[float, float, float]
 GreyRange = tuple[float, float] | str | None
@@ -185,7 +188,7 @@ def _nearest_scale(path: Path, wanted: VoxelSize | None) -> tuple[Path, VoxelSiz
     """Return path and voxel size of the scale of an OME-Zarr whose voxels are nearest to ``wanted``."""
     if wanted is None or not path.name.lower().endswith(".zarr") or not path.is_dir():
         return path, None
-    scales = guarded.call(_scales, str(path), where=path, size=2**20)
+    scales = sandbox.call(_scales, str(path), where=path, size=2**20)
     if len(scales) < 2:
         return path, None
 
@@ -200,7 +203,7 @@ def _scales(path: str) -> list[dict[str, Any]]:
     """Return path and voxel size of each scale of an OME-Zarr that states them in nanometres."""
     import zarr
 
-    from embench.volumes import _zarr_voxel_size
+    from embench.data.readers.ome_zarr import _zarr_voxel_size
 
     root: Any = zarr.open(path, mode="r")
     attributes: Any = dict(root.attrs)

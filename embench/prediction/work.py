@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from embench import claim
-from embench.errors import BadInput
-from embench.files import explained, write_atomic
-from embench.interrupt import Interrupt
+from embench.core import locks
+from embench.core.errors import BadInput
+from embench.core.files import explained, write_atomic
+from embench.core.signals import Interrupt
 
 _WAIT = 0.5
 """Seconds between looks at units that other processes have."""
@@ -83,7 +83,7 @@ class Work:
             for unit in waiting:
                 self.stop.check()
                 if self.is_done(unit) or self._once(unit, do):
-                    progress(1)
+                    done(unit)
                 else:
                     left.append(unit)
             if len(left) == len(waiting):
@@ -96,13 +96,13 @@ class Work:
             self._done.add(unit)
             return True
         try:
-            with claim.claimed(self.folder / "claims" / unit):
+            with locks.claimed(self.folder / "claims" / unit):
                 if not self.is_done(unit):
                     do(unit)
                     (self.folder / "done").mkdir(exist_ok=True)
                     (self.folder / "done" / unit).touch()
                 return True
-        except claim.Held:
+        except locks.Held:
             return False
         except OSError as error:
             raise explained(error, Path(error.filename or self.folder)) from None

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embench.core.errors import BadInput
 from embench.data import writers
 from embench.data.writers import ome_zarr
 from embench.data.writers.base import Layer, colour
-from embench.errors import BadInput
 
 CLASSES = ("background", "mitochondrion", "synapse")
 SIZE = (45.0, 4.6, 4.5)
@@ -26,7 +26,7 @@ def layer(kind: str = "labels", shape: tuple[int, ...] = (3, 20, 30)) -> Layer:
 
 
 def read_back(path: Path) -> np.ndarray:
-    from embench.volumes import open_volume
+    from embench.data.readers.open import open_volume
 
     return np.stack(list(open_volume(path)))
 

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from embench.core.errors import Interrupted
+from embench.core.signals import Interrupt
 from embench.data.writers.base import Kind
-from embench.errors import Interrupted
-from embench.inference import labels_2d, predict_planes, predict_section
-from embench.interrupt import Interrupt
 from embench.prediction import engine
 from embench.prediction.engine import Outputs, Prediction
 from embench.prediction.networks import Network, entropy, flipped
 from embench.prediction.source import Source, from_array
 from embench.prediction.work import Work
-from embench.recipe import Inference, SlidingWindow, WholeImage
+from embench.training.inference import labels_2d, predict_planes, predict_section
+from embench.training.recipe import Inference, SlidingWindow, WholeImage
 
 WINDOWS = SlidingWindow(32, 0.5, 0.7, 3)
 CLASSES = ("background", "mitochondrion", "synapse")

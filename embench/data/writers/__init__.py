@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from embench.core.errors import BadInput
 from embench.data.writers import stacks
 from embench.data.writers.base import Array, Layer
-from embench.errors import BadInput
 
 Write = Callable[[Path, Layer, Array], None]
 

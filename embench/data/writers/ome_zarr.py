@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from embench.core.files import explained
 from embench.data.writers.base import Layer, colour
-from embench.files import explained
 
 Version = Literal["0.4", "0.5"]
 VERSIONS: tuple[Version, ...] = ("0.4", "0.5")

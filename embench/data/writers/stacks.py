@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from embench.core.errors import BadInput
+from embench.core.files import replacing
 from embench.data.writers.base import Array, Layer
-from embench.errors import BadInput
-from embench.files import replacing
 
 
 def write_png(path: Path, layer: Layer, array: Array) -> None:
