@@ -45,9 +45,9 @@ class Comparison:
         Differences up to this are practically none.
     p_better, p_same, p_worse : float
         Probabilities that ``a`` is better by more than ``rope``, practically the same, worse.
-    seeds_to_settle : int or None
+    seeds_to_settle : float
         Seeds of each row on each task with which the observed difference would be found 8 times in 10 in this
-        family; from each row's own spread, at its upper limit. None above 1,000.
+        family; from each row's own spread, at its upper limit. Infinite above 1,000.
     tasks : DataFrame
         The same on every task, ``p_holm`` there adjusted for all pairs on all tasks of the table
         (``family_on_tasks``). And as descriptions that no verdict is built from: ``shift`` (Hodges-Lehmann),
@@ -72,7 +72,7 @@ class Comparison:
     p_better: float
     p_same: float
     p_worse: float
-    seeds_to_settle: int | None
+    seeds_to_settle: float
     family_on_tasks: str
     tasks: pd.DataFrame = field(repr=False)
 
@@ -109,7 +109,7 @@ class Comparison:
         return found + "".join(f" {each}." for each in failed)
 
     def facts(self) -> dict[str, Any]:
-        """Return everything as values that JSON has, None for NaN."""
+        """Return everything as values that JSON has, None for what is NaN or infinite."""
         facts = {**asdict(self), "sentence": self.sentence}
         facts["tasks"] = self.tasks.to_dict("records")
         return {name: _known(value) for name, value in facts.items()}
@@ -145,7 +145,7 @@ def compare(frame: pd.DataFrame, a: str, b: str, rope: float = ROPE, margin: flo
     overall = _pair(runs.mean(a), runs.mean(b), rope)
     i, j = ranking.models.index(a), ranking.models.index(b)
     p_holm = float(ranking.p[i, j]) if tests > 1 else np.nan
-    spreads = tuple(_seed_spread(runs, name) for name in (a, b))
+    spreads = (_seed_spread(runs, a), _seed_spread(runs, b))
     return Comparison(
         a=a,
         b=b,
@@ -158,7 +158,7 @@ def compare(frame: pd.DataFrame, a: str, b: str, rope: float = ROPE, margin: flo
         family=f"{tests} pairs of {len(ranking.models)} models",
         verdict=verdict(overall["difference"], overall["p"] if tests < 2 else p_holm, bool(ranking.too_small[i, j])),
         rope=rope,
-        seeds_to_settle=seeds_to_settle(overall["difference"], (spreads[0], spreads[1]), max(tests, 1)),
+        seeds_to_settle=_settled(overall["difference"], spreads, tests),
         family_on_tasks=f"{on_tasks.family} tests: {tests} pairs on {len(runs.tasks)} tasks",
         tasks=_by_task(runs, a, b, on_tasks, rope, margin),
     )
@@ -193,7 +193,7 @@ def _by_task(runs: Runs, a: str, b: str, tests: OnTasks, rope: float, margin: fl
                 "verdict": verdict(pair["difference"], decisive, bool(tests.too_small[place, i, j])),
                 **pair,
                 "p_holm": p_holm,
-                "seeds_to_settle": seeds_to_settle(pair["difference"], spreads, max(tests.family, 1)),
+                "seeds_to_settle": _settled(pair["difference"], spreads, tests.family),
                 "shift": ranked.shift,
                 "delta": ranked.delta,
                 "a12": ranked.a12,
@@ -239,14 +239,16 @@ def _seed_spread(runs: Runs, model: str) -> float:
     """Return the upper limit of the standard deviation that one seed on every task would leave in the mean."""
     mean = runs.mean(model)
     seeds = min(len(runs.samples[model, task].scores) for task in runs.tasks)
-    return upper_spread((mean.variance * seeds) ** 0.5, round(mean.freedom) + 1) if mean.variance > 0 else 0.0
+    return float(upper_spread(np.sqrt(mean.variance * seeds), mean.freedom + 1)) if mean.variance else 0.0
 
 
 def _upper(mean: Mean) -> float:
-    if not mean.variance > 0:
-        return 0.0
     part = mean.parts[0]
-    return upper_spread((part.variance * part.runs) ** 0.5, part.runs)
+    return float(upper_spread(np.sqrt(part.variance * part.runs), part.runs))
+
+
+def _settled(difference: float, spreads: tuple[float, float], family: int) -> float:
+    return float(seeds_to_settle(difference, *spreads, max(family, 1)))
 
 
 def _known(value: Any) -> Any:
@@ -254,4 +256,4 @@ def _known(value: Any) -> Any:
         return {name: _known(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_known(each) for each in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
