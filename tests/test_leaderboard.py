@@ -21,7 +21,7 @@ from embench.data import store
 from embench.data.task import Item, Scoring
 from embench.scoring.results import load, save
 from embench.scoring.schema import TrialResult
-from leaderboard import boards, cli, compare, paper
+from leaderboard import boards, cli, comparison, paper
 from leaderboard import ranking as ranking_module
 from leaderboard import trials as trials_module
 from leaderboard.reference_scores import PUBLISHED
@@ -289,7 +289,7 @@ def test_folders_given_twice_are_read_once(tmp_path: Path) -> None:
 
 def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite(MODELS, [MITO, SYNAPSE], noise=0.01), tmp_path)
-    compare.compare([tmp_path], "retina", "transunet", ["made-mito"], as_json=True)
+    comparison.compare([tmp_path], "retina", "transunet", ["made-mito"], as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["task"] == "made-mito"
     assert (entry["n"], entry["m"]) == (6, 6)
@@ -297,7 +297,7 @@ def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pyt
     assert entry["stars"] == "**"
     assert entry["first"]["median"] > entry["second"]["median"]
     assert entry["first"]["min"] <= entry["first"]["q1"] <= entry["first"]["q3"] <= entry["first"]["max"]
-    compare.compare([tmp_path], "retina", "transunet")
+    comparison.compare([tmp_path], "retina", "transunet")
     printed = capsys.readouterr().out
     assert "made-synapse" in printed
     assert "**" in printed
@@ -306,7 +306,7 @@ def test_compare_reports_medians_spread_and_the_test(tmp_path: Path, capsys: pyt
 
 def test_compare_of_three_seeds_says_that_n_is_too_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite(MODELS, [MITO], seeds=3), tmp_path)
-    compare.compare([tmp_path], "retina", "transunet")
+    comparison.compare([tmp_path], "retina", "transunet")
     assert "n too small" in capsys.readouterr().out
 
 
@@ -315,14 +315,14 @@ def test_compare_says_who_is_non_inferior_by_the_stated_margin(
 ) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], noise=0.001), tmp_path)
     for margin, expected in ((0.2, "non-inferior"), (0.005, "not distinguished")):
-        compare.compare([tmp_path], "a", "b", as_json=True, margin=margin)
+        comparison.compare([tmp_path], "a", "b", as_json=True, margin=margin)
         (entry,) = json.loads(capsys.readouterr().out)["tasks"]
         assert entry["non_inferiority"] == {"margin": margin, "first": expected, "second": "non-inferior"}
-    compare.compare([tmp_path], "a", "b", margin=0.2)
+    comparison.compare([tmp_path], "a", "b", margin=0.2)
     assert "a with margin 0.2: non-inferior" in capsys.readouterr().out
     for margin in (-0.1, 0.0, 1.0, float("nan")):
         with pytest.raises(BadInput, match="--margin"):
-            compare.compare([tmp_path], "a", "b", margin=margin)
+            comparison.compare([tmp_path], "a", "b", margin=margin)
 
 
 def test_compare_pairs_test_images_and_those_seeds_that_draw_the_same_streams(
@@ -331,12 +331,12 @@ def test_compare_pairs_test_images_and_those_seeds_that_draw_the_same_streams(
     results = made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4)
     results += [made.result("a", MITO, seed, crop=96) for seed in range(1, 5)]
     made.write(results, tmp_path)
-    compare.compare([tmp_path], "a", "b", as_json=True)
+    comparison.compare([tmp_path], "a", "b", as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["paired_by_image"]["n"] == 4
     assert entry["paired_by_image"]["verdict"] == "n too small"
     assert entry["paired_by_seed"] is None
-    compare.compare([tmp_path], "a", "a@crop=96", as_json=True)
+    comparison.compare([tmp_path], "a", "a@crop=96", as_json=True)
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     assert entry["paired_by_seed"]["n"] == 3
 
@@ -345,7 +345,7 @@ def test_compare_keeps_real_and_synthetic_tasks_apart_over_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO, SYNAPSE, TOY], seeds=4), tmp_path)
-    compare.compare([tmp_path], "a", "b", as_json=True)
+    comparison.compare([tmp_path], "a", "b", as_json=True)
     found = json.loads(capsys.readouterr().out)
     real, synthetic = found["over_tasks"]
     assert (real["tasks"], synthetic["tasks"]) == (["made-mito", "made-synapse"], ["made-toy"])
@@ -357,13 +357,13 @@ def test_compare_keeps_real_and_synthetic_tasks_apart_over_tasks(
 
 def test_compare_by_average_precision_uses_it_throughout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made.write(made.suite({"a": 0.60, "b": 0.64}, [MITO], seeds=4), tmp_path)
-    compare.compare([tmp_path], "a", "b", as_json=True, measure="average_precision")
+    comparison.compare([tmp_path], "a", "b", as_json=True, measure="average_precision")
     (entry,) = json.loads(capsys.readouterr().out)["tasks"]
     for name in ("first", "second"):
         assert entry[name]["mean"] == pytest.approx(entry[name]["average_precision"])
         assert entry[name]["mean"] != pytest.approx(entry[name]["mean_iou"])
     with pytest.raises(BadInput, match="unknown measure 'avarage_precision': did you mean average_precision"):
-        compare.compare([tmp_path], "a", "b", measure="avarage_precision")
+        comparison.compare([tmp_path], "a", "b", measure="avarage_precision")
 
 
 def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
@@ -378,7 +378,7 @@ def test_an_iou_that_another_threshold_would_change_is_shown_with_both(
             last = each.final.model_copy(update={"diagnostics": tuned, "images": images})
             results[results.index(each)] = each.model_copy(update={"snapshots": (last,)})
     made.write(results, tmp_path)
-    compare.compare([tmp_path], "a", "b")
+    comparison.compare([tmp_path], "a", "b")
     printed = capsys.readouterr().out
     assert re.search(
         r"† made-mito: a has IoU 0\.\d{3} at the protocol's threshold and 0\.800 at the one chosen", printed
@@ -390,17 +390,17 @@ def test_compare_suggests_near_names_and_finds_the_only_row_of_a_model(tmp_path:
     made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
     made.write([made.result("retina", MITO, s, crop=96) for s in range(3)], tmp_path)
     with pytest.raises(BadInput, match="did you mean transunet"):
-        compare.compare([tmp_path], "transnet", "retina")
+        comparison.compare([tmp_path], "transnet", "retina")
     with pytest.raises(BadInput, match="unknown task 'made-mitos': did you mean made-mito"):
-        compare.compare([tmp_path], "transunet", "retina", ["made-mitos"])
-    compare.compare([tmp_path], "transunet", "retina")
+        comparison.compare([tmp_path], "transunet", "retina", ["made-mitos"])
+    comparison.compare([tmp_path], "transunet", "retina")
 
 
 def test_compare_never_compares_across_fingerprints_and_says_why(tmp_path: Path) -> None:
     made.write(made.suite({"transunet": 0.5}, [MITO], seeds=3), tmp_path)
     made.write(made.suite({"retina": 0.5}, [MITO], seeds=3, iterations=10), tmp_path)
     with pytest.raises(BadInput, match="made-mito: not comparable, iterations: 10 against 1000"):
-        compare.compare([tmp_path], "retina", "transunet")
+        comparison.compare([tmp_path], "retina", "transunet")
 
 
 def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> None:

@@ -500,9 +500,9 @@ def compare(
     measure: Annotated[str, typer.Option(help="score or average_precision.")] = "score",
 ) -> None:
     """Compare two rows per task: medians, spread, Mann-Whitney U with the paper's stars."""
-    from leaderboard import compare as compare_module
+    from leaderboard import comparison
 
-    compare_module.compare(results, a, b, _split(task) or None, as_json, margin, measure)
+    comparison.compare(results, a, b, _split(task) or None, as_json, margin, measure)
 
 
 @app.command()

@@ -59,20 +59,20 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
     """Draw horizontal box plots with a point per seed: quartiles, median, whiskers to 1.5 IQR as seaborn's."""
     left, right, top, step = 14, 20, 8, 46
     height = top + step * len(series) + 44
-    scale = _Scale([score for each in series for score in each.scores], left, WIDTH - right)
-    parts = [_x_axis(scale, top, height - 40, axis)]
+    scale = Scale([score for each in series for score in each.scores], left, WIDTH - right)
+    parts = [x_axis(scale, top, height - 40, axis)]
     for k, each in enumerate(series):
         middle = top + step * k + 32
-        parts.append(_text(left, middle - 16, _short(each.label, 70), "start", full=each.label))
+        parts.append(text_at(left, middle - 16, short(each.label, 70), "start", full=each.label))
         if not len(each.scores):
-            parts.append(_text(left + 6, middle + 4, "no finished trial", "start", "muted"))
+            parts.append(text_at(left + 6, middle + 4, "no finished trial", "start", "muted"))
             continue
         scores = np.asarray(each.scores, float)
         q1, median, q3 = np.quantile(scores, [0.25, 0.5, 0.75])
         inside = scores[(scores >= q1 - 1.5 * (q3 - q1)) & (scores <= q3 + 1.5 * (q3 - q1))]
         a, b = scale(inside.min()), scale(inside.max())
         parts.append(
-            f"<g {_of_row(each.label)}>"
+            f"<g {of_row(each.label)}>"
             f'<path class="line" d="M{a:.1f} {middle:.1f}H{scale(q1):.1f}M{scale(q3):.1f} {middle:.1f}H{b:.1f}'
             f'M{a:.1f} {middle - 6:.1f}v12M{b:.1f} {middle - 6:.1f}v12"/>'
             f'<rect class="box" x="{scale(q1):.1f}" y="{middle - 10:.1f}" '
@@ -94,7 +94,7 @@ def box_plot(series: Sequence[Series], title: str, axis: str = "IoU") -> Markup:
         for each in series
         if len(each.scores)
     )
-    return _svg(WIDTH, height, title, described, parts)
+    return svg(WIDTH, height, title, described, parts)
 
 
 def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
@@ -104,39 +104,39 @@ def curves(series: Sequence[Curve], title: str, axis: str = "IoU") -> Markup:
     height = max(360, top + 50 + 15 * len(series))
     bottom = height - 44
     known = [each for each in series if len(each.iterations)]
-    across = _Scale([0, *(float(i) for each in known for i in each.iterations)], left, width - right, tight=True)
-    up = _Scale([value for each in known for value in (*each.low, *each.high)], bottom, top)
-    parts = [_x_axis(across, top, bottom, "iterations"), _y_axis(up, left, width - right, axis)]
+    across = Scale([0, *(float(i) for each in known for i in each.iterations)], left, width - right, tight=True)
+    up = Scale([value for each in known for value in (*each.low, *each.high)], bottom, top)
+    parts = [x_axis(across, top, bottom, "iterations"), y_axis(up, left, width - right, axis)]
     for each in known:
         xs = [across(float(i)) for i in each.iterations]
         upper = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.high, strict=True)]
         lower = [f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.low, strict=True)]
-        parts.append(f'<path class="band" {_of_row(each.label)} d="M{"L".join(upper + lower[::-1])}Z"/>')
+        parts.append(f'<path class="band" {of_row(each.label)} d="M{"L".join(upper + lower[::-1])}Z"/>')
     for each in known:
         xs = [across(float(i)) for i in each.iterations]
         line = "L".join(f"{x:.1f} {up(value):.1f}" for x, value in zip(xs, each.mean, strict=True))
-        parts.append(f'<g {_of_row(each.label)}><path class="line mean" d="M{line}"/>')
+        parts.append(f'<g {of_row(each.label)}><path class="line mean" d="M{line}"/>')
         for x, iteration, value in zip(xs, each.iterations, each.mean, strict=True):
             parts.append(
                 f'<circle class="dot" cx="{x:.1f}" cy="{up(value):.1f}" r="3">'
                 f"<title>{escape(each.label)}, {iteration} iterations: {value:.4f}</title></circle>"
             )
         parts.append("</g>")
-    names = _brief([each.label for each in known])
-    ends = _spread_out([up(each.mean[-1]) for each in known], 15, top + 6, bottom)
+    names = brief([each.label for each in known])
+    ends = spread_out([up(each.mean[-1]) for each in known], 15, top + 6, bottom)
     for each, y in zip(known, ends, strict=True):
         x = across(float(each.iterations[-1]))
         parts.append(
-            f'<g {_of_row(each.label)}><path class="leader" '
+            f'<g {of_row(each.label)}><path class="leader" '
             f'd="M{x + 4:.1f} {up(each.mean[-1]):.1f}L{width - right + 14:.1f} {y:.1f}"/></g>'
         )
-        parts.append(_text(width - right + 18, y + 4, _short(names[each.label], 22), "start", full=each.label))
+        parts.append(text_at(width - right + 18, y + 4, short(names[each.label], 22), "start", full=each.label))
     described = "; ".join(
         f"{each.label}: from {each.mean[0]:.3f} at {each.iterations[0]} to {each.mean[-1]:.3f} "
         f"at {each.iterations[-1]} iterations"
         for each in known
     )
-    return _svg(width, height, title, described, parts)
+    return svg(width, height, title, described, parts)
 
 
 def interval_bar(
@@ -182,10 +182,10 @@ def critical_difference(labels: Sequence[str], ranks: NDArray[np.float64], diffe
     marks = range(1, last + 1) if last <= 12 else np.unique(np.linspace(1, last, 8).round().astype(int)).tolist()
     for rank in marks:
         parts.append(f'<path class="axis" d="M{at(rank):.1f} {top}v-5"/>')
-        parts.append(_text(at(rank), top - 9, str(rank), "middle", "muted"))
+        parts.append(text_at(at(rank), top - 9, str(rank), "middle", "muted"))
     reach = min(difference, last - 1)
     parts.append(f'<path class="median" d="M{left} 12H{at(1 + reach):.1f}M{left} 8v8M{at(1 + reach):.1f} 8v8"/>')
-    parts.append(_text(at(1 + reach) + 6, 16, f"critical difference {difference:.2f}", "start", "muted"))
+    parts.append(text_at(at(1 + reach) + 6, 16, f"critical difference {difference:.2f}", "start", "muted"))
     for k, (start, end) in enumerate(bars):
         y = top + 10 + 9 * k
         first, final = at(float(ranks[order[start]])), at(float(ranks[order[end]]))
@@ -196,16 +196,16 @@ def critical_difference(labels: Sequence[str], ranks: NDArray[np.float64], diffe
         y = base + step * (k if on_left else len(order) - 1 - k) + 8
         edge = left - 8 if on_left else right + 8
         parts.append(f'<path class="axis" d="M{x:.1f} {top}V{y:.1f}H{edge}"/>')
-        name, rank = _short(labels[row], 28), f"{ranks[row]:.2f}"
+        name, rank = short(labels[row], 28), f"{ranks[row]:.2f}"
         if on_left:
-            parts.append(_text(edge - 6, y + 4, f"{name} {rank}", "end", full=labels[row]))
+            parts.append(text_at(edge - 6, y + 4, f"{name} {rank}", "end", full=labels[row]))
         else:
-            parts.append(_text(edge + 6, y + 4, f"{rank} {name}", "start", full=labels[row]))
+            parts.append(text_at(edge + 6, y + 4, f"{rank} {name}", "start", full=labels[row]))
     described = "; ".join(f"{labels[row]}: mean rank {ranks[row]:.2f}" for row in order)
-    return _svg(width, height, title, f"Critical difference {difference:.2f}. {described}", parts)
+    return svg(width, height, title, f"Critical difference {difference:.2f}. {described}", parts)
 
 
-class _Scale:
+class Scale:
     """A linear axis with round ticks."""
 
     def __init__(self, values: Sequence[float], start: float, end: float, *, tight: bool = False) -> None:
@@ -233,21 +233,21 @@ def _round_step(rough: float) -> float:
     return float(next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999))
 
 
-def _x_axis(scale: _Scale, top: float, bottom: float, name: str) -> str:
+def x_axis(scale: Scale, top: float, bottom: float, name: str) -> str:
     lines = "".join(f"M{scale(tick):.1f} {top}V{bottom}" for tick in scale.ticks)
-    ticks = "".join(_text(scale(tick), bottom + 17, scale.name(tick), "middle", "muted") for tick in scale.ticks)
-    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(
+    ticks = "".join(text_at(scale(tick), bottom + 17, scale.name(tick), "middle", "muted") for tick in scale.ticks)
+    return f'<path class="grid" d="{lines}"/>{ticks}' + text_at(
         (scale.start + scale.end) / 2, bottom + 36, name, "middle", "muted"
     )
 
 
-def _y_axis(scale: _Scale, left: float, right: float, name: str) -> str:
+def y_axis(scale: Scale, left: float, right: float, name: str) -> str:
     lines = "".join(f"M{left} {scale(tick):.1f}H{right}" for tick in scale.ticks)
-    ticks = "".join(_text(left - 8, scale(tick) + 4, scale.name(tick), "end", "muted") for tick in scale.ticks)
-    return f'<path class="grid" d="{lines}"/>{ticks}' + _text(4, 14, name, "start", "muted")
+    ticks = "".join(text_at(left - 8, scale(tick) + 4, scale.name(tick), "end", "muted") for tick in scale.ticks)
+    return f'<path class="grid" d="{lines}"/>{ticks}' + text_at(4, 14, name, "start", "muted")
 
 
-def _spread_out(wanted: list[float], gap: float, top: float, bottom: float) -> list[float]:
+def spread_out(wanted: list[float], gap: float, top: float, bottom: float) -> list[float]:
     """Move label heights apart so that none overlap, as little as needed, inside the figure where they fit."""
     order = np.argsort(wanted, kind="stable")
     placed = [0.0] * len(wanted)
@@ -270,23 +270,23 @@ def _cliques(ranks: NDArray[np.float64], difference: float) -> list[tuple[int, i
     return found
 
 
-def _text(x: float, y: float, text: str, anchor: str, style: str = "", full: str = "") -> str:
+def text_at(x: float, y: float, text: str, anchor: str, style: str = "", full: str = "") -> str:
     inside = f"<title>{escape(full)}</title>" if full and full != text else ""
     kind = f' class="{style}"' if style else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{inside}{escape(text)}</text>'
 
 
-def _brief(rows: Sequence[str]) -> dict[str, str]:
+def brief(rows: Sequence[str]) -> dict[str, str]:
     """Return rows without what they change of their recipe, where that leaves them distinct."""
     brief = {row: row.partition("@")[0] for row in rows}
     return brief if len(set(brief.values())) == len(brief) else {row: row for row in rows}
 
 
-def _short(text: str, letters: int) -> str:
+def short(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
-def _of_row(row: str) -> str:
+def of_row(row: str) -> str:
     return f'data-row="{escape(row)}"'
 
 
@@ -295,7 +295,7 @@ def _quoted(text: str) -> str:
     return re.sub(r"[^\w-]", lambda found: f"\\{ord(found[0]):x} ", text)
 
 
-def _svg(width: float, height: float, title: str, description: str, parts: Sequence[str]) -> Markup:
+def svg(width: float, height: float, title: str, description: str, parts: Sequence[str]) -> Markup:
     return Markup(
         f'<svg class="figure" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" role="img"><title>{escape(title)}</title>'

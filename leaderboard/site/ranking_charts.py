@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from leaderboard.site.charts import Scale, brief, of_row, short, spread_out, svg, text, x_axis
+from leaderboard.site.charts import Scale, brief, of_row, short, spread_out, svg, text_at, x_axis
 from leaderboard.stats.agreement import Way
 from leaderboard.stats.means import Floats
 
@@ -48,20 +48,22 @@ def dot_plot(dots: Sequence[Dot], references: Mapping[str, float], title: str, a
     """Draw means with their intervals, best first, and lines where trivial predictions and published scores lie."""
     shown = dots[:MOST_ROWS]
     names = brief([each.label for each in shown])
-    left, right, top, step = 232, 60, 10 + 15 * len(references), 30
+    left, right, top, step = 232, 60, 10.0 + 15 * len(references), 30.0
     height = top + step * len(shown) + 44
     values = [value for each in shown for value in (each.mean, each.low, each.high, *each.scores) if not isnan(value)]
     scale = Scale([*values, *references.values()], left, WIDTH - right)
     bottom = height - 42
     parts = [x_axis(scale, top, bottom, axis)]
     for place, (name, value) in enumerate(references.items()):
-        y = 12 + 15 * place
+        y = 12.0 + 15 * place
         parts.append(f'<path class="reference" d="M{scale(value):.1f} {y + 4}V{bottom}"/>')
         anchor = "start" if scale(value) < WIDTH * 0.7 else "end"
-        parts.append(text(scale(value) + (4 if anchor == "start" else -4), y, f"{name} {value:.3f}", anchor, "muted"))
+        parts.append(
+            text_at(scale(value) + (4 if anchor == "start" else -4), y, f"{name} {value:.3f}", anchor, "muted")
+        )
     for k, each in enumerate(shown):
         y = top + step * k + step / 2
-        parts.append(text(left - 12, y + 4, short(names[each.label], 30), "end", full=each.label))
+        parts.append(text_at(left - 12, y + 4, short(names[each.label], 30), "end", full=each.label))
         parts.append(f"<g {of_row(each.label)}>")
         parts += [f'<circle class="point" cx="{scale(score):.1f}" cy="{y:.1f}" r="2.6"/>' for score in each.scores]
         if not isnan(each.low):
@@ -71,7 +73,7 @@ def dot_plot(dots: Sequence[Dot], references: Mapping[str, float], title: str, a
             f'<circle class="dot" cx="{scale(each.mean):.1f}" cy="{y:.1f}" r="5">'
             f"<title>{escape(each.label)}: {each.mean:.3f}{within}</title></circle></g>"
         )
-        parts.append(text(WIDTH - right + 12, y + 4, each.letters, "start"))
+        parts.append(text_at(WIDTH - right + 12, y + 4, each.letters, "start"))
     described = "; ".join(
         f"{each.label}: {each.mean:.3f}"
         + ("" if isnan(each.low) else f", 95 % interval {each.low:.3f} to {each.high:.3f}")
@@ -100,8 +102,8 @@ def significance_map(
     names = brief(rows)
     for k, row in enumerate(rows if named else ()):
         y = top + cell * k + cell / 2
-        parts.append(text(left - 8, y + 4, f"{short(names[row], 26)}  {k + 1}", "end", full=row))
-        parts.append(text(left + cell * k + cell / 2, top - 8, str(k + 1), "middle", "muted"))
+        parts.append(text_at(left - 8, y + 4, f"{short(names[row], 26)}  {k + 1}", "end", full=row))
+        parts.append(text_at(left + cell * k + cell / 2, top - 8, str(k + 1), "middle", "muted"))
     for place in range(len(SIGNIFICANCE)):
         own = (kind == place) & ~np.eye(count, dtype=bool)
         runs = [
@@ -117,13 +119,11 @@ def significance_map(
         )
         parts.append(f'<path class="grid" d="{lines}"/>')
         signs = {0: "▲▲", 1: "▲", 2: "·", 3: "▼", 4: "▼▼", 5: "!"}
-        for row, column in np.argwhere(~np.eye(count, dtype=bool)).tolist():
-            x, y = left + cell * column + cell / 2, top + cell * row + cell / 2 + 4
-            parts.append(
-                f'<text class="cell" x="{x:g}" y="{y:g}" text-anchor="middle">{signs[int(kind[row, column])]}</text>'
-            )
+        for i, j in np.argwhere(~np.eye(count, dtype=bool)).tolist():
+            x, y = left + cell * j + cell / 2, top + cell * i + cell / 2 + 4
+            parts.append(f'<text class="cell" x="{x:g}" y="{y:g}" text-anchor="middle">{signs[int(kind[i, j])]}</text>')
     better = [
-        f"{row} is better than {', '.join(rows[k] for k in np.flatnonzero(kind[i] <= 1))}"
+        f"{row} is better than {', '.join(rows[k] for k in np.flatnonzero(kind[i] <= 1).tolist())}"
         for i, row in enumerate(rows)
         if (kind[i] <= 1).any()
     ]
@@ -139,16 +139,17 @@ def rank_frequency(rows: Sequence[str], frequency: Floats, title: str) -> Markup
     left, top = 220.0, 30.0
     parts = []
     for k, row in enumerate(rows[:count]):
-        parts.append(text(left - 8, top + cell * k + cell / 2 + 4, short(names[row], 28), "end", full=row))
+        parts.append(text_at(left - 8, top + cell * k + cell / 2 + 4, short(names[row], 28), "end", full=row))
         if count <= 20 or not k % 5:
-            parts.append(text(left + cell * k + cell / 2, top - 8, str(k + 1), "middle", "muted"))
+            parts.append(text_at(left + cell * k + cell / 2, top - 8, str(k + 1), "middle", "muted"))
         squares = []
         for rank in np.flatnonzero(frequency[k, :count] >= 0.005).tolist():
             share = float(frequency[k, rank])
             x, y = left + cell * rank, top + cell * k
             squares.append(
                 f'<rect class="share" x="{x:g}" y="{y + 1:g}" width="{cell - 1:g}" height="{cell - 2:g}" '
-                f'fill-opacity="{max(0.06, share):.2f}"><title>{escape(row)}: rank {rank + 1} in {100 * share:.0f} %</title></rect>'
+                f'fill-opacity="{max(0.06, share):.2f}"><title>{escape(row)}: rank {rank + 1} in '
+                f"{100 * share:.0f} %</title></rect>"
             )
         parts.append(f"<g {of_row(row)}>{''.join(squares)}</g>")
     parts.append(f'<path class="axis" d="M{left} {top}H{left + cell * count:g}"/>')
@@ -163,10 +164,10 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
     """Draw the rank of every row under every way to rank, joined by a line; tau against the first way below."""
     shown = rows[:MOST_ROWS]
     names = brief(shown)
-    left, right, top, step = 40, 220, 30, max(14, min(26, 520 // max(1, len(shown))))
+    left, right, top = 40, 220, 30
     across = (WIDTH - left - right) / max(1, len(ways) - 1)
     worst = max((int(way.ranks[k]) for way in ways for k in range(len(shown))), default=1)
-    step = min(step, 520 / worst)
+    step = min(26.0, 520 / worst)
     bottom = top + step * worst
     xs = [left + across * place for place in range(len(ways))]
     parts = []
@@ -174,8 +175,8 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
         anchor = "start" if x == xs[0] else "middle"
         parts.append(f'<path class="grid" d="M{x:.1f} {top - 4}V{bottom:.1f}"/>')
         for line, word in enumerate(_broken(way.name, 16)):
-            parts.append(text(x, bottom + 18 + 14 * line, word, anchor, "muted"))
-        parts.append(text(x, bottom + 50, "" if way is ways[0] else f"τ {way.tau:.2f}", anchor, "muted"))
+            parts.append(text_at(x, bottom + 18 + 14 * line, word, anchor, "muted"))
+        parts.append(text_at(x, bottom + 50, "" if way is ways[0] else f"τ {way.tau:.2f}", anchor, "muted"))
     ends = spread_out([top + step * (float(ways[-1].ranks[k]) - 0.5) for k in range(len(shown))], 14, top, bottom + 14)
     for k, row in enumerate(shown):
         ys = [
@@ -185,11 +186,10 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
         points = "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
         parts.append(f'<g {of_row(row)}><path class="line mean" d="M{points}"/>')
         for x, y, way in zip(xs, ys, ways, strict=True):
-            parts.append(
-                f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(row)}: rank {way.ranks[k]} by {escape(way.name)}</title></circle>'
-            )
+            words = f"{escape(row)}: rank {way.ranks[k]} by {escape(way.name)}"
+            parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{words}</title></circle>')
         parts.append(f'<path class="leader" d="M{xs[-1] + 6:.1f} {ys[-1]:.1f}L{xs[-1] + 16:.1f} {ends[k]:.1f}"/></g>')
-        parts.append(text(xs[-1] + 20, ends[k] + 4, short(names[row], 26), "start", full=row))
+        parts.append(text_at(xs[-1] + 20, ends[k] + 4, short(names[row], 26), "start", full=row))
     described = "; ".join(
         f"{way.name}: {', '.join(f'{row} {way.ranks[k]}' for k, row in enumerate(shown))}" for way in ways
     )

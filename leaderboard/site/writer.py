@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,9 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from embench.core.files import write_atomic
 from leaderboard import paper
 from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
-from leaderboard.site.pages import Part
 from leaderboard.stats import tests
 from leaderboard.trials import MEASURES
+
+if TYPE_CHECKING:
+    from leaderboard.site.pages import Part
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -89,8 +91,8 @@ class Site:
         paths = self.paths(name)
         buffer = io.StringIO()
         texts = frame.select_dtypes(exclude=["number", "bool"]).columns
-        harmless = {name: frame[name].map({value: harmless(value) for value in set(frame[name])}) for name in texts}
-        frame.assign(**harmless).to_csv(buffer, index=False, lineterminator="\n")
+        safe = {name: frame[name].map({value: harmless(value) for value in set(frame[name])}) for name in texts}
+        frame.assign(**safe).to_csv(buffer, index=False, lineterminator="\n")
         self.put(paths["csv"], buffer.getvalue())
         self.put(paths["json"], frame.to_json(orient="records", double_precision=15, indent=0) + "\n")
         return paths

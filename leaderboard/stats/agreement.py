@@ -71,7 +71,7 @@ def summed_up(samples: Sequence[Sequence[Floats]], weights: Sequence[float]) -> 
         task, negated; ``test, then rank``: over tasks, how many rows the row beats by a two-sided Mann-Whitney test
         less those that beat it, as the paper's stars would have it.
     """
-    from leaderboard.statistics import compare_all
+    from leaderboard.stats.tests import compare_all
 
     rows = len(samples)
     medians, mean_ranks, wins = np.zeros(rows), np.zeros(rows), np.zeros(rows)

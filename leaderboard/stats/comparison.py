@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embench.errors import BadInput
-from embench.names import unknown
-from leaderboard import statistics
+from embench.core.errors import BadInput
+from embench.core.names import unknown
 from leaderboard.stats import components
+from leaderboard.stats import tests as statistics
 from leaderboard.stats.means import LEVEL, ROPE, Mean, non_inferior, welch
 from leaderboard.stats.ranking import OnTasks, Ranking
 from leaderboard.stats.runs import Runs, Sample, runs_of

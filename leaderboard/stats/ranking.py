@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leaderboard.statistics import holm
 from leaderboard.stats.letters import MOST_ROWS, letters
 from leaderboard.stats.means import LEVEL, Differences, Floats, Mean, welch
 from leaderboard.stats.runs import Runs, runs_of
+from leaderboard.stats.several import holm
 
 
 def adjusted(p: Floats) -> Floats:

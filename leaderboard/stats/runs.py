@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from embench.errors import BadInput
+from embench.core.errors import BadInput
 from leaderboard.stats.means import Floats, Mean, mean_of
 
 BENCHMARKS: Mapping[str, str] = {f"perez-{name}": "perez" for name in ("lyso", "mito", "nuclei", "nucleoli")}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import inf, nan
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from leaderboard.stats.means import LEVEL, Floats
@@ -57,7 +58,7 @@ def power(difference: float, spreads: tuple[float, float], seeds: tuple[int, int
         return 0.0
     if not any(spreads):
         return float(difference != 0)
-    needed, error = _needed(*np.reshape(spreads, (2, 1)), *np.reshape(seeds, (2, 1)), family)
+    needed, error = _needed_by(spreads, seeds, family)
     return float(special.ndtr((abs(difference) - needed) / error).mean())
 
 
@@ -67,7 +68,7 @@ def detectable(spreads: tuple[float, float], seeds: tuple[int, int], family: int
         return inf
     if not any(spreads):
         return 0.0
-    needed, error = _needed(*np.reshape(spreads, (2, 1)), *np.reshape(seeds, (2, 1)), family)
+    needed, error = _needed_by(spreads, seeds, family)
     return float(_found_by(needed, error, wanted)[0])
 
 
@@ -116,7 +117,12 @@ def _effects(family: int) -> Floats:
     return _found_by(needed, error, POWER).reshape(len(_SHARES), len(_SEEDS))
 
 
-def _needed(one: Floats, two: Floats, n: Floats, m: Floats, family: int) -> tuple[Floats, Floats]:
+def _needed_by(spreads: tuple[float, float], seeds: tuple[int, int], family: int) -> tuple[Floats, Floats]:
+    (one, two), (n, m) = (np.reshape(each, (2, 1)) for each in (spreads, seeds))
+    return _needed(one, two, n, m, family)
+
+
+def _needed(one: Floats, two: Floats, n: NDArray[Any], m: NDArray[Any], family: int) -> tuple[Floats, Floats]:
     """Return the estimated differences that are significant, (cases, quantiles), and the standard errors (cases, 1).
 
     Over quantiles of both estimated variances, from which Welch takes its degrees of freedom too; the difference of
@@ -129,7 +135,7 @@ def _needed(one: Floats, two: Floats, n: Floats, m: Floats, family: int) -> tupl
     first, second = first[:, :, None], second[:, None, :]
     squares = first + second
     freedom = squares**2 / (first**2 / (n - 1)[:, None, None] + second**2 / (m - 1)[:, None, None])
-    needed = -special.stdtrit(freedom, LEVEL / family / 2) * np.sqrt(squares)
+    needed: Floats = -special.stdtrit(freedom, LEVEL / family / 2) * np.sqrt(squares)
     return needed.reshape(len(one), -1), np.sqrt(one**2 / n + two**2 / m)[:, None]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from itertools import combinations
@@ -17,13 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 from scipy import stats as scipy_stats
 
-from embench.errors import BadInput
-from leaderboard import table
-from leaderboard.statistics import holm
-from leaderboard.stats.comparison import compare
+from embench.core.errors import BadInput
+from leaderboard import compare, rank, ranking, trials
 from leaderboard.stats.means import mean_of, welch
-from leaderboard.stats.ranking import COLUMNS, Ranking, rank
+from leaderboard.stats.ranking import COLUMNS, Ranking
 from leaderboard.stats.runs import benchmark_of, runs_of
+from leaderboard.stats.several import holm
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -48,7 +49,7 @@ def runs(scores: dict[str, dict[str, list[float]]], **more: Any) -> pd.DataFrame
 
 
 def real() -> pd.DataFrame:
-    found = table.frame(table.read([RESULTS])[0])
+    found = ranking.frame(trials.read([RESULTS])[0])
     found["model"] = found.pop("row").str.partition("@")[0]
     return found
 
@@ -246,6 +247,11 @@ def test_a_table_that_cannot_be_ranked_is_refused_in_a_line(change: Any, said: s
     with pytest.raises(BadInput, match=said) as caught:
         rank(change(frame))
     assert len(caught.value.lines) == 1
+
+
+def test_ranking_a_table_needs_no_torch() -> None:
+    asked = "import sys; from leaderboard import rank, compare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 
 def test_an_unknown_model_is_named_with_the_near_ones() -> None:
