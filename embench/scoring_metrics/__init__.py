@@ -1,0 +1,109 @@
+"""The metrics: what says how well a prediction agrees with the truth.
+
+Here belong definitions that look at label maps, probabilities or objects of one image, each in its own file, and what
+they share (masks, surfaces, instances, skeletons). Which images there are, how scores are averaged over them and what
+ranks does not belong here.
+
+A further metric is a file with a class and an entry in :data:`BUILT_IN`; another package registers its own under the
+entry point ``embench.metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+
+from embench.errors import BadInput
+from embench.names import check_name, unknown
+
+from .adapted_rand_error import AdaptedRandError
+from .ap_50_95 import ObjectAP
+from .base import Evidence, Metric, Need
+from .betti0_error import Betti0Error
+from .boundary_iou import BoundaryIoU
+from .cldice import ClDice
+from .count_error import CountError
+from .dice import Dice
+from .f1_50 import F1
+from .hd95 import HD95
+from .iou import IoU
+from .masks import Masks
+from .mean_surface_distance import MeanSurfaceDistance
+from .nsd import NSD
+from .pq_50 import PanopticQuality
+from .precision import Precision
+from .recall import Recall
+from .size_error import SizeError
+from .surface_error import SurfaceError
+from .vi_merge import VIMerge
+from .vi_split import VISplit
+from .volume_error import VolumeError
+
+__all__ = ["BUILT_IN", "Evidence", "Masks", "Metric", "Need", "checked", "chosen", "find_metric", "metrics"]
+
+GROUP = "embench.metrics"
+
+BUILT_IN: tuple[type[Metric], ...] = (
+    IoU,
+    Dice,
+    Precision,
+    Recall,
+    NSD,
+    BoundaryIoU,
+    HD95,
+    MeanSurfaceDistance,
+    ClDice,
+    Betti0Error,
+    F1,
+    PanopticQuality,
+    ObjectAP,
+    VISplit,
+    VIMerge,
+    AdaptedRandError,
+    CountError,
+    SizeError,
+    VolumeError,
+    SurfaceError,
+)
+"""In the order in which tables show them."""
+
+
+@cache
+def metrics() -> Mapping[str, Metric]:
+    """Return every metric by name: those built in, then those of other installed packages."""
+    found = {each.name: each() for each in BUILT_IN}
+    for point in entry_points(group=GROUP):
+        metric = checked(point.load(), f"{point.value}")
+        if metric.name in found:
+            raise BadInput(f"{point.value}: a metric named {metric.name} is there already; uninstall the package")
+        found[metric.name] = metric
+    return found
+
+
+def find_metric(name: str) -> Metric:
+    """Return the metric of that name; raise :class:`BadInput`, with near names, where there is none."""
+    found = metrics()
+    if name not in found:
+        raise unknown("metric", name, [*found, "all"])
+    return found[name]
+
+
+def chosen(names: Iterable[str]) -> list[Metric]:
+    """Return the metrics that names stand for, ``all`` for every one, each once and in the order of the registry."""
+    names = list(names)
+    wanted = {metric.name for name in names if name != "all" for metric in [find_metric(name)]}
+    return [metric for metric in metrics().values() if "all" in names or metric.name in wanted]
+
+
+def checked(metric: object, origin: str) -> Metric:
+    """Return an instance of a metric class; raise :class:`BadInput` where it is none or lacks a part."""
+    if not (isinstance(metric, type) and issubclass(metric, Metric)):
+        raise BadInput(f"{origin}: not a metric; derive it from embench.Metric")
+    for part in ("name", "title", "parts"):
+        if not getattr(metric, part, None):
+            raise BadInput(f"{origin}: a metric needs a {part}")
+    check_name(metric.name, f"{origin}: name")
+    if missing := sorted(getattr(metric, "__abstractmethods__", ())):
+        raise BadInput(f"{origin}: a metric needs {' and '.join(missing)}()")
+    return metric()

@@ -1,0 +1,25 @@
+"""IoU of what lies near the boundary."""
+
+from __future__ import annotations
+
+from .base import Evidence
+from .masks import Masks
+from .overlap import OverlapMetric, ratio
+
+
+class BoundaryIoU(OverlapMetric):
+    """IoU of the voxels of either mask that lie within the tolerance of its outline (Cheng et al. 2021)."""
+
+    name = "boundary_iou"
+    title = "Boundary IoU"
+    needs = frozenset({"voxel size"})
+    description = "IoU of the rims of prediction and truth, as wide as the tolerance."
+
+    def evidence(self, masks: Masks) -> Evidence:
+        """Return (TP, FP, FN) of the rims, in voxels."""
+        return masks.rim_counts
+
+    def score(self, evidence: Evidence) -> float:
+        """Return TP / (TP + FP + FN)."""
+        tp, fp, fn = evidence
+        return ratio(tp, tp + fp + fn, evidence)

@@ -1,0 +1,19 @@
+"""IoU."""
+
+from __future__ import annotations
+
+from .base import Evidence
+from .overlap import OverlapMetric, ratio
+
+
+class IoU(OverlapMetric):
+    """Intersection over union (Jaccard index)."""
+
+    name = "iou"
+    title = "IoU"
+    description = "Shared voxels as a fraction of all voxels in prediction or truth."
+
+    def score(self, evidence: Evidence) -> float:
+        """Return TP / (TP + FP + FN)."""
+        tp, fp, fn = evidence
+        return ratio(tp, tp + fp + fn, evidence)

@@ -1,0 +1,20 @@
+"""VI, merge."""
+
+from __future__ import annotations
+
+from .base import Evidence
+from .information import ConditionalEntropy, conditional_bits
+from .masks import Masks
+
+
+class VIMerge(ConditionalEntropy):
+    """H(truth | prediction): how much true objects are merged."""
+
+    name = "vi_merge"
+    title = "VI, merge"
+    description = "Bits by which predicted objects hold several true ones."
+
+    def evidence(self, masks: Masks) -> Evidence:
+        """Return H(truth | prediction) times the voxels, in bits, and the voxels."""
+        table = masks.overlap
+        return conditional_bits(table.first, table.sizes[0], table.voxels)
