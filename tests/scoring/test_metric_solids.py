@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from embench.scoring_metrics import Masks, find_metric
+from embench.scoring.metrics import Masks, find_metric
 
 SPACINGS = [(1.0, 1.0, 1.0), (8.0, 8.0, 8.0), (40.0, 8.0, 8.0), (20.0, 5.0, 10.0)]
 
@@ -76,10 +76,10 @@ def test_relative_surface_follows_from_radii(spheres, spacing):
 
 
 def test_surface_of_a_sphere_is_that_of_its_facets(spheres, spacing):
-    # facets between midpoints of edges overestimate a smooth surface: by 6 to 10 %, whatever the radius
+    # facets between midpoints of edges overestimate a smooth surface, the more the flatter voxels are
     _, truth, inner, _ = spheres
     area = Masks(truth, truth, spacing).surfaces[0].area
-    assert 1.0 < area / (4 * math.pi * inner**2) < 1.12
+    assert 1.0 < area / (4 * math.pi * inner**2) < 1.25
 
 
 def test_a_shifted_slab_is_off_by_the_shift(spacing):
@@ -97,8 +97,9 @@ def test_a_shifted_slab_is_off_by_the_shift(spacing):
         assert value("iou", prediction, truth, spacing) == 4 / 8
         assert value("volume_error", prediction, truth, spacing) == 0
         assert value("surface_error", prediction, truth, spacing) == 0
-        # rims two voxels wide: each slab's hold four of its six layers, two of them shared
-        assert value("boundary_iou", prediction, truth, spacing, tolerance=shift) == pytest.approx(2 / 6)
+        # rims of three layers hold the whole slab, of two layers nothing in common
+        assert value("boundary_iou", prediction, truth, spacing, tolerance=1.5 * shift) == 4 / 8
+        assert value("boundary_iou", prediction, truth, spacing, tolerance=shift) == 0
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -111,7 +112,9 @@ def test_a_tube_and_a_thinner_one_have_the_same_centre_line(axis, spacing):
     truth, prediction = (np.broadcast_to(sum(x**2 for x in around) <= r**2, shape) for r in (wide, thin))
     assert value("cldice", prediction, truth, spacing) == pytest.approx(1, abs=0.02)
     assert value("iou", prediction, truth, spacing) == pytest.approx((thin / wide) ** 2, rel=0.05)
-    assert value("mean_surface_distance", prediction, truth, spacing) == pytest.approx(wide - thin, abs=0.5 * max(spacing))
+    assert value("mean_surface_distance", prediction, truth, spacing) == pytest.approx(
+        wide - thin, abs=0.5 * max(spacing)
+    )
     assert value("surface_error", prediction, truth, spacing) == pytest.approx(1 - thin / wide, rel=0.05)
 
 
@@ -169,7 +172,7 @@ def test_a_disc_in_the_plane_is_measured_in_two_dimensions():
     y, x = np.mgrid[:200, :200] - 99.3
     truth, prediction = (np.hypot(4 * y, 4 * x) <= radius for radius in (160, 200))
     spacing = (4.0, 4.0)
-    assert value("mean_surface_distance", prediction, truth, spacing) == pytest.approx(40, abs=1)
+    assert value("mean_surface_distance", prediction, truth, spacing) == pytest.approx(40, abs=2)
     assert value("surface_error", prediction, truth, spacing) == pytest.approx(0.25, rel=0.02)
     assert value("iou", prediction, truth, spacing) == pytest.approx(0.64, rel=0.01)
     assert 1.0 < Masks(truth, truth, spacing).surfaces[0].area / (2 * math.pi * 160) < 1.1

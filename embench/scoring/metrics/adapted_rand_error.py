@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .base import Evidence, Metric
-from .masks import Masks
+from embench.scoring.metrics.base import Evidence, Metric
+from embench.scoring.metrics.masks import Masks
 
 
 class AdaptedRandError(Metric):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Evidence
-from .overlap import OverlapMetric, ratio
+from embench.scoring.metrics.base import Evidence
+from embench.scoring.metrics.overlap import OverlapMetric, ratio
 
 
 class Recall(OverlapMetric):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from .masks import Masks
+from embench.scoring.metrics.masks import Masks
 
 Evidence = tuple[float, ...]
 """The numbers from which a score follows."""

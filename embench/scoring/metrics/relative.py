@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Evidence, Metric
+from embench.scoring.metrics.base import Evidence, Metric
 
 
 class RelativeError(Metric):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Evidence, Metric
-from .masks import Masks
+from embench.scoring.metrics.base import Evidence, Metric
+from embench.scoring.metrics.masks import Masks
 
 
 class Betti0Error(Metric):

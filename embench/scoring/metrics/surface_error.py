@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Evidence
-from .masks import Masks
-from .relative import RelativeError
+from embench.scoring.metrics.base import Evidence
+from embench.scoring.metrics.masks import Masks
+from embench.scoring.metrics.relative import RelativeError
 
 
 class SurfaceError(RelativeError):

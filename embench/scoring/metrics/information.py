@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Evidence, Metric
+from embench.scoring.metrics.base import Evidence, Metric
 
 
 class ConditionalEntropy(Metric):

@@ -12,33 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
 
-from embench.errors import BadInput
-from embench.names import check_name, unknown
-
-from .adapted_rand_error import AdaptedRandError
-from .ap_50_95 import ObjectAP
-from .base import Evidence, Metric, Need
-from .betti0_error import Betti0Error
-from .boundary_iou import BoundaryIoU
-from .cldice import ClDice
-from .count_error import CountError
-from .dice import Dice
-from .f1_50 import F1
-from .hd95 import HD95
-from .iou import IoU
-from .masks import Masks
-from .mean_surface_distance import MeanSurfaceDistance
-from .nsd import NSD
-from .pq_50 import PanopticQuality
-from .precision import Precision
-from .recall import Recall
-from .size_error import SizeError
-from .surface_error import SurfaceError
-from .vi_merge import VIMerge
-from .vi_split import VISplit
-from .volume_error import VolumeError
+from embench.core.errors import BadInput
+from embench.core.names import check_name, unknown
+from embench.core.plugins import registered_under
+from embench.scoring.metrics.adapted_rand_error import AdaptedRandError
+from embench.scoring.metrics.ap_50_95 import ObjectAP
+from embench.scoring.metrics.base import Evidence, Metric, Need
+from embench.scoring.metrics.betti0_error import Betti0Error
+from embench.scoring.metrics.boundary_iou import BoundaryIoU
+from embench.scoring.metrics.cldice import ClDice
+from embench.scoring.metrics.count_error import CountError
+from embench.scoring.metrics.dice import Dice
+from embench.scoring.metrics.f1_50 import F1
+from embench.scoring.metrics.hd95 import HD95
+from embench.scoring.metrics.iou import IoU
+from embench.scoring.metrics.masks import Masks
+from embench.scoring.metrics.mean_surface_distance import MeanSurfaceDistance
+from embench.scoring.metrics.nsd import NSD
+from embench.scoring.metrics.pq_50 import PanopticQuality
+from embench.scoring.metrics.precision import Precision
+from embench.scoring.metrics.recall import Recall
+from embench.scoring.metrics.size_error import SizeError
+from embench.scoring.metrics.surface_error import SurfaceError
+from embench.scoring.metrics.vi_merge import VIMerge
+from embench.scoring.metrics.vi_split import VISplit
+from embench.scoring.metrics.volume_error import VolumeError
 
 __all__ = ["BUILT_IN", "Evidence", "Masks", "Metric", "Need", "checked", "chosen", "find_metric", "metrics"]
 
@@ -73,8 +72,8 @@ BUILT_IN: tuple[type[Metric], ...] = (
 def metrics() -> Mapping[str, Metric]:
     """Return every metric by name: those built in, then those of other installed packages."""
     found = {each.name: each() for each in BUILT_IN}
-    for point in entry_points(group=GROUP):
-        metric = checked(point.load(), f"{point.value}")
+    for point in registered_under(GROUP).values():
+        metric = checked(point.load(), point.value)
         if metric.name in found:
             raise BadInput(f"{point.value}: a metric named {metric.name} is there already; uninstall the package")
         found[metric.name] = metric

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .instances import Overlap, components, overlap
-from .skeletons import skeleton
-from .surfaces import Surface, rim, surfaces
+from embench.scoring.metrics.instances import Overlap, components, overlap
+from embench.scoring.metrics.skeletons import skeleton
+from embench.scoring.metrics.surfaces import Surface, rim, surfaces
 
 if TYPE_CHECKING:
-    from embench.metrics import ScoreHistogram
+    from embench.scoring.counts import ScoreHistogram
 
 Mask = NDArray[np.bool_]
 
@@ -124,7 +124,7 @@ class Masks:
     @cached_property
     def skeletons(self) -> tuple[Mask, Mask]:
         """Skeletons of prediction and truth."""
-        return skeleton(self.prediction), skeleton(self.truth)
+        return skeleton(self.prediction, self.spacing), skeleton(self.truth, self.spacing)
 
 
 def counts(prediction: Mask, truth: Mask) -> tuple[int, int, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Evidence
-from .information import ConditionalEntropy, conditional_bits
-from .masks import Masks
+from embench.scoring.metrics.base import Evidence
+from embench.scoring.metrics.information import ConditionalEntropy, conditional_bits
+from embench.scoring.metrics.masks import Masks
 
 
 class VISplit(ConditionalEntropy):

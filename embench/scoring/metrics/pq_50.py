@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Evidence, Metric
-from .masks import Masks
-from .overlap import ratio
+from embench.scoring.metrics.base import Evidence, Metric
+from embench.scoring.metrics.masks import Masks
+from embench.scoring.metrics.overlap import ratio
 
 
 class PanopticQuality(Metric):

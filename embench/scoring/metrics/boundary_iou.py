@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Evidence
-from .masks import Masks
-from .overlap import OverlapMetric, ratio
+from embench.scoring.metrics.base import Evidence
+from embench.scoring.metrics.masks import Masks
+from embench.scoring.metrics.overlap import OverlapMetric, ratio
 
 
 class BoundaryIoU(OverlapMetric):

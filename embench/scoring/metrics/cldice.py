@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Evidence, Metric
-from .masks import Masks, counts
+from embench.scoring.metrics.base import Evidence, Metric
+from embench.scoring.metrics.masks import Masks, counts
 
 
 class ClDice(Metric):
