@@ -1,7 +1,7 @@
-"""How long the leaderboard takes: 200 models x 10 tasks x 6 seeds, built whole and again after one more result.
+"""How long the leaderboard takes: 200 models x 10 tasks x 6 seeds, whole, and again from the results parsed then.
 
     python benchmarks/board.py make /tmp/board            # 12,000 result files, once (0.7 GB)
-    python benchmarks/board.py time /tmp/board            # seconds and peak memory of four builds
+    python benchmarks/board.py time /tmp/board            # seconds and peak memory of two builds
 
 The results are made up, but true to the schema: counts on as many test images as the benchmarks have (protocol 1),
 five snapshots, a loss curve of 500 points, and scores that follow from the counts.
@@ -24,7 +24,7 @@ import numpy as np
 
 from embench.data.catalog import find_task
 from embench.data.task import Task
-from embench.scoring.results import load, save
+from embench.scoring.results import save
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.training.recipe import find_recipe
 from leaderboard.calibration import simulate
@@ -89,23 +89,19 @@ def _snapshot(task: Task, iteration: int, quality: float, generator: np.random.G
 
 
 def make(folder: Path, models: int, seeds: int) -> None:
-    """Write every result but two, and those in ``late``: the last seed of a model in the middle, and of the best."""
-    late = {models // 2: "middle", models - 1: "best"}
+    """Write every result."""
     for k in range(models):
         for name in IMAGES:
             task = find_task(name)
             for seed in range(seeds):
                 made = result(k, task, seed, models)
-                last = k in late and (name, seed) == ("lucchi", seeds - 1)
-                save(made, folder / "late" / f"{late[k]}.json" if last else _path(folder, made))
+                save(made, folder / "results" / made.task / made.model.name / "made-up" / f"seed-{seed}.json")
     files = list(folder.rglob("*.json"))
     print(f"{len(files)} results, {sum(path.stat().st_size for path in files) / 2**20:.0f} MiB in {folder}")
 
 
 def measure(folder: Path) -> None:
-    """Build the site without a cache, again unchanged, and twice after one more result; print seconds and peak memory.
-
-    The first completes a model in the middle of the ranking, the second the best one, which changes every rank.
+    """Build the site without a cache, and again from the results parsed then; print seconds and peak memory.
 
     Seconds by the clock, and of processor time of all processes: where others load the machine, the second says more.
     Memory is that of all processes together, what they share counted once.
@@ -113,13 +109,7 @@ def measure(folder: Path) -> None:
     site, data = folder / "site", folder / "data"
     for gone in (site, data):
         shutil.rmtree(gone, ignore_errors=True)
-    late = {path.stem: path for path in (folder / "late").iterdir()}
-    added = {name: _path(folder, load(path)) for name, path in late.items()}
-    for path in added.values():
-        path.unlink(missing_ok=True)
-    for what in ("whole", "unchanged", "middle", "best"):
-        if what in late:
-            shutil.copy(late[what], added[what])
+    for what in ("whole", "again"):
         command = [sys.executable, "-m", "embench", "leaderboard", "build"]
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -144,8 +134,6 @@ def measure(folder: Path) -> None:
             "exit": os.waitstatus_to_exitcode(status),
         }
         print(json.dumps(facts), flush=True)
-    for path in added.values():
-        path.unlink()
 
 
 def _memory(process: int) -> int:
@@ -157,10 +145,6 @@ def _memory(process: int) -> int:
         return 0
     own = next((int(line.split()[1]) * 2**10 for line in facts.splitlines() if line.startswith("Pss:")), 0)
     return own + sum(map(_memory, map(int, children.split())))
-
-
-def _path(folder: Path, made: TrialResult) -> Path:
-    return folder / "results" / made.task / made.model.name / "made-up" / f"seed-{made.seed}.json"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from embench.data.task import Task
 from embench.scoring.results import result_files
 from embench.scoring.schema import Fingerprint, TrialResult, digest_of
 from embench.training.recipe import find_recipe
-from leaderboard.cache.results import Kept, Memory, keep
+from leaderboard.cache.results import ResultCache, ResultSummary, summarise
 
 Kind = Literal["published", "open", "synthetic"]
 KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
@@ -30,16 +29,14 @@ NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
 """A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One result file, reduced to what the board shows: counts, loss curve and early snapshots are dropped.
+@dataclass(frozen=True, kw_only=True)
+class Trial(ResultSummary):
+    """One result file as the board sees it.
 
     Parameters
     ----------
     path : Path
         The result file.
-    result : TrialResult
-        With at most the last snapshot, without its counts.
     row : str
         The leaderboard row: model, recipe where it is not the model's own, and stated overrides of the recipe,
         as in ``unet-resnet50+retina@crop=96,batch=8``.
@@ -48,26 +45,13 @@ class Trial:
     kind : {"published", "open", "synthetic"}
     way : tuple of str
         Digests of the weights it started from and of its recipe.
-    curve : tuple of (int, float)
-        Iteration and score of every snapshot.
-    images : tuple of str
-        Names of the test images or volumes.
-    image_scores : tuple of float
-        Score on each of them.
-    record : str
-        Digest of everything in the file.
     """
 
     path: Path
-    result: TrialResult
     row: str
     digest: str
     kind: Kind
     way: tuple[str, str]
-    curve: tuple[tuple[int, float], ...]
-    images: tuple[str, ...] = ()
-    image_scores: tuple[float, ...] = ()
-    record: str = ""
 
     @property
     def column(self) -> tuple[str, str]:
@@ -105,14 +89,12 @@ class Trial:
         return [values.get(label) for label in self.result.fingerprint.scoring["classes"]] if values else []
 
 
-def read(folders: Iterable[Path], *, remembered: bool = True) -> tuple[list[Trial], list[str]]:
-    """Read every result under ``folders``, one at a time.
+def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
+    """Read every result under ``folders``, those that have not changed from the cache beside the prepared data.
 
     Parameters
     ----------
     folders : iterable of Path
-    remembered : bool
-        Whether to keep beside the prepared data what was read, for the next time.
 
     Returns
     -------
@@ -130,67 +112,34 @@ def read(folders: Iterable[Path], *, remembered: bool = True) -> tuple[list[Tria
         for path in paths:
             places.setdefault(path.resolve(), path)
         paths = list(places.values())
-    memory = Memory(folders)
-    with memory if remembered else nullcontext():
-        found = memory.read(paths)
-    views: dict[int, _View] = {}  # by the recipe, which all trials of a model on a task share
-    changes: dict[tuple[str, str], str] = {}
-    for path, kept in zip(paths, found, strict=True):
-        if isinstance(kept, list):
-            refused += kept
+    for path, found in zip(paths, ResultCache(folders).read(paths), strict=True):
+        if isinstance(found, ResultSummary):
+            trials.append(_trial(found, path))
         else:
-            recipe = id(kept.result.recipe)
-            if recipe not in views:
-                views[recipe] = _view(kept.result, changes)
-            trials.append(_trial(kept, path, views[recipe]))
+            refused += found
     trials, duplicates = distinct(trials)
     return trials, refused + duplicates
 
 
 def trial_of(result: TrialResult, path: Path) -> Trial:
     """Return the board's view of a result."""
-    return _trial(keep(result), path, _view(result, {}))
+    return _trial(summarise(result), path)
 
 
-@dataclass(frozen=True)
-class _View:
-    """What all trials of one recipe and model on one task have in common."""
-
-    row: str
-    digest: str
-    kind: Kind
-    way: tuple[str, str]
-
-
-def _trial(kept: Kept, path: Path, view: _View) -> Trial:
-    return Trial(
-        path=path,
-        result=kept.result,
-        row=view.row,
-        digest=view.digest,
-        kind=view.kind,
-        way=view.way,
-        curve=kept.curve,
-        images=kept.images,
-        image_scores=kept.image_scores,
-        record=kept.digest,
-    )
-
-
-def _view(result: TrialResult, changes: dict[tuple[str, str], str]) -> _View:
+def _trial(summary: ResultSummary, path: Path) -> Trial:
+    result = summary.result
     task = known_task(result.task)
-    recipe = digest_of(result.recipe)
-    if (recipe, result.task) not in changes:
-        changes[recipe, result.task] = overrides(result.recipe, task)
-    changed = changes[recipe, result.task]
+    changed = overrides(result.recipe, task)
     own = result.pairing == "default" and not changed and result.track == "published"
     synthetic = result.synthetic or (task is not None and task.synthetic)
     weights = {"hash": result.model.weights_hash, "transfer": (result.weights or {}).get("transfer")}
-    return _View(
+    return Trial(
+        **vars(summary),
+        path=path,
         row=result.row + (f"@{changed}" if changed else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
-        way=(digest_of(weights), recipe),
+        way=(digest_of(weights), digest_of(result.recipe)),
     )
 
 

@@ -55,7 +55,7 @@ def test_simulated_files_are_marked_synthetic_so_that_none_could_be_ranked_with_
     truth = pipeline.simulate(np.random.default_rng(0), tmp_path)
     assert len(truth.results) == 4 * 3 * statistics.SEEDS
     assert all(load(path).synthetic and load(path) == result for path, result in truth.results[::7])
-    assert {board.kind for board in boards.boards(trials.read([tmp_path], remembered=False)[0])} == {"synthetic"}
+    assert {board.kind for board in boards.boards(trials.read([tmp_path])[0])} == {"synthetic"}
 
 
 def test_a_wrong_statistic_fails_its_control(

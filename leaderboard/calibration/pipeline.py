@@ -119,7 +119,7 @@ def _board(generator: np.random.Generator, folder: Path, number: int) -> Iterato
     _, result = truth.results[-1]
     bad = folder / result.task / result.model.name / f"seed-{SEEDS}.json"
     corrupt(generator, result.model_copy(update={"seed": SEEDS}), bad)
-    trials, refused = trials_module.read([folder], remembered=False)
+    trials, refused = trials_module.read([folder])
     content = Content(trials, refused)
     ranking = _ranking(content)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,7 +13,7 @@ from markupsafe import escape
 from leaderboard import boards as table
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
-from leaderboard.cache.site import Arrays, Made, digest
+from leaderboard.cache import parallel
 from leaderboard.stats import tests
 from leaderboard.stats.pairwise import Pairings
 from leaderboard.stats.tests import Floats
@@ -33,12 +32,6 @@ class Content:
 
     trials: Sequence[Trial]
     refused: Sequence[str]
-    made: Made = field(default_factory=lambda: Made(Path()))
-
-    @cached_property
-    def record(self) -> str:
-        """Digest of everything that pages are made from, pictures apart."""
-        return digest([records(self.trials), self.refused, list(self.facts.values())])
 
     @cached_property
     def boards(self) -> list[Board]:
@@ -54,19 +47,6 @@ class Content:
     def cells(self) -> dict[tuple[str, tuple[str, str]], Cell]:
         """Trials by row and column."""
         return table.cells_of(self.trials)
-
-    @cached_property
-    def facts(self) -> dict[Key, list[Any]]:
-        """Everything about a column that pages show."""
-        return {
-            column.key: [
-                column.slug,
-                column.label,
-                column.synthetic,
-                None if column.facts is None else asdict(column.facts),
-            ]
-            for column in self.columns
-        }
 
     @cached_property
     def hours(self) -> dict[str, dict[str, float | None]]:
@@ -93,19 +73,10 @@ class Content:
     def rankings(self) -> dict[tuple[str, Measure], pd.DataFrame]:
         """Ranking by board and measure."""
         return {
-            (board.slug, measure): pd.DataFrame(self._figures["rank", board.slug, measure]).astype({"row": object})
+            (board.slug, measure): self._figures["rank", board.slug, measure]
             for board in self.boards
             for measure in MEASURES
         }
-
-    def _drawn(self, board: Board, measure: Measure) -> dict[str, Arrays]:
-        rows = board.ranked_by(measure)
-        samples = [board.samples(row, measure) for row in rows]
-        drawn = self.made.arrays(
-            [["bootstrap", row, each] for row, each in zip(rows, samples, strict=True)],
-            lambda k: ranking_module.bootstrap(rows[k], samples[k], SEED),
-        )
-        return dict(zip(rows, drawn, strict=True))
 
     @cached_property
     def standings(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -134,14 +105,14 @@ class Content:
     def pairs(self) -> dict[Measure, dict[Key, tests.Pairs]]:
         """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
         return {
-            measure: {column.key: tests.Pairs(**self._figures["pairs", measure, column.key]) for column in self.columns}
+            measure: {column.key: self._figures["pairs", measure, column.key] for column in self.columns}
             for measure in MEASURES
         }
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
-        by_image = {key: (scores.shape[1], self._figures["images", key]["p"]) for key, scores in self._images.items()}
+        by_image = {key: (scores.shape[1], self._figures["images", key]) for key, scores in self._images.items()}
         return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
 
     @cached_property
@@ -150,45 +121,21 @@ class Content:
         return {key: ranking_module.image_table(list(cells.values())) for key, cells in self.by_column.items()}
 
     @cached_property
-    def _figures(self) -> dict[tuple[Any, ...], Arrays]:
+    def _figures(self) -> dict[tuple[Any, ...], Any]:
         """What takes long, all of it shared out among the processors at once, the longest first."""
-        asked: dict[tuple[Any, ...], tuple[Any, Callable[[], Arrays]]] = {}
+        work: dict[tuple[Any, ...], Callable[[], Any]] = {}
         for board in self.boards:
             for measure in MEASURES:
-                of = ["rank", measure, _of(board)]
-                asked["rank", board.slug, measure] = of, partial(_ranked, board, measure, self._drawn(board, measure))
+                work["rank", board.slug, measure] = partial(ranking_module.rank, board, SEED, measure=measure)
         for key, scores in self._images.items():
-            asked["images", key] = ["images", scores], partial(_compared_by_image, scores)
+            work["images", key] = partial(tests.signed_rank_all, scores)
         for measure in MEASURES:
             for key, cells in self.by_column.items():
                 samples = [cell.values(measure) for cell in cells.values()]
-                asked["pairs", measure, key] = ["pairs", samples], partial(_compared_by_seed, samples)
-        work = list(asked.values())
+                work["pairs", measure, key] = partial(tests.compare_all, samples)
         fewest = 2 if len(self.trials) > FEW else None
-        return dict(zip(asked, self.made.arrays([of for of, _ in work], lambda k: work[k][1](), fewest), strict=True))
-
-
-def _ranked(board: Board, measure: Measure, drawn: Mapping[str, Arrays]) -> Arrays:
-    ranking = ranking_module.rank(board, SEED, measure=measure, drawn=drawn)
-    return {str(name): values.to_numpy(str if name == "row" else None) for name, values in ranking.items()}
-
-
-def _compared_by_image(scores: Floats) -> Arrays:
-    return {"p": tests.signed_rank_all(scores)}
-
-
-def _compared_by_seed(samples: Sequence[Floats]) -> Arrays:
-    return vars(tests.compare_all(samples))
-
-
-def _of(board: Board) -> list[Any]:
-    """Return everything that a board's rankings are computed from."""
-    cells = [[row, *key, *records(cell.trials)] for (row, key), cell in board.cells.items()]
-    return [[column.key for column in board.columns], cells]
-
-
-def records(trials: Iterable[Trial]) -> list[str]:
-    return [trial.record for trial in trials]
+        found = parallel.each(lambda each: each(), list(work.values()), fewest)
+        return dict(zip(work, found, strict=True))
 
 
 def lines(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from embench.data.store import Prepared, Volume
 from embench.scoring.predictions import read_section, section_place
 from embench.scoring.schema import digest_of
 from leaderboard.boards import Cell, Column
-from leaderboard.cache.database import mark
 from leaderboard.trials import Trial
 
 LARGEST_SIDE = 640
@@ -118,13 +117,6 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
     drawn.keep()
     made.sections = [found[key] for key in sorted(found)]
     return made
-
-
-def sources(columns: Sequence[Column], trials: Sequence[Trial], data: Path | None) -> list[Any]:
-    """Return what changes when any file does from which pictures are made."""
-    prepared = sorted({column.task for column in columns})
-    stored = [trial.path.parent / name for trial in trials for name in trial.result.sections]
-    return [mark(path) for path in [*(prepared_path(task, data) for task in prepared), *stored]]
 
 
 class _Drawn:

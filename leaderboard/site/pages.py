@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import partial
 from math import nan
 from typing import Any
 
@@ -19,10 +19,9 @@ from embench.scoring.schema import ModelCard
 from leaderboard import boards, paper
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
-from leaderboard.cache.site import digest
 from leaderboard.reference_scores import published_for
 from leaderboard.site import charts, overlays
-from leaderboard.site.content import SEED, Content, Key, lines, records
+from leaderboard.site.content import SEED, Content, Key, lines
 from leaderboard.site.writer import ASSETS, MARKS, TEMPLATES, Site
 from leaderboard.stats import several
 from leaderboard.stats import tests as statistics
@@ -32,21 +31,11 @@ from leaderboard.trials import MEASURES, Measure, Trial, command, is_published_p
 MOST_IN_DIAGRAM = 24
 
 
-@dataclass(frozen=True)
-class Part:
-    """A page or a file of its own: ``of`` is everything it is made from, ``write`` writes it and its downloads."""
+def writers(
+    content: Content, pictures: Mapping[Key, overlays.Sections], faults: Sequence[str]
+) -> list[Callable[[Site], Any]]:
+    """Return what writes the site, each a page or a few files."""
 
-    name: str
-    of: Any
-    write: Callable[[Site], Any]
-
-    @cached_property
-    def key(self) -> str:
-        """Digest of ``of``."""
-        return digest(self.of)
-
-
-def parts_of(content: Content, pictures: dict[Key, overlays.Sections], faults: list[str]) -> list[Part]:
     def index(site: Site) -> None:
         site.page("index.html", "index.html", **index_page(content, site))
 
@@ -54,52 +43,38 @@ def parts_of(content: Content, pictures: dict[Key, overlays.Sections], faults: l
         limits = {"fewest": boards.FEWEST_SEEDS, "matters": boards.THRESHOLD_MATTERS}
         site.page("about.html", "about.html", **limits, faults=faults, refused=content.refused)
 
-    palette = charts.palette(content.rows)
-
     def assets(site: Site) -> None:
         for name in ASSETS:
             site.put(name, (TEMPLATES / name).read_bytes())
+        site.put("palette.css", charts.palette(content.rows))
 
-    def task(column: Column) -> Part:
-        name, shown = f"task/{column.slug}.html", pictures[column.key]
-        cells = [[row, *records(cell.trials)] for row, cell in content.by_column[column.key].items()]
-        rows = [{**board_row(content, row), "hours": None, "gpu_hours": None} for row, *_ in cells]
-        of = [content.facts[column.key], cells, rows, asdict(shown)]
-        return Part(name, of, lambda site: site.page(name, "task.html", **task_page(content, site, column, shown)))
+    def trials(site: Site) -> None:
+        site.table("trials", ranking_module.frame(content.trials))
 
-    def model(row: str) -> Part:
-        name, trials = f"model/{slug(row)}.html", content.by_row[row]
-        columns = [content.facts[column.key] for column in content.columns if row in content.by_column[column.key]]
-        of = [row, records(trials), columns, _standing_on_boards(content, row)]
-        return Part(name, of, lambda site: site.page(name, "model.html", **model_page(content, row)))
+    def task(column: Column, site: Site) -> None:
+        site.page(f"task/{column.slug}.html", "task.html", **task_page(content, site, column, pictures[column.key]))
 
-    def downloads(row: str) -> Part:
-        def write(site: Site) -> None:
-            for trial in content.by_row[row]:
-                site.copy(trial.path, _copy_of(trial))
-            site.table(f"model-{slug(row)}", ranking_module.frame(content.by_row[row]))
+    def board(board: Board, site: Site) -> None:
+        _downloads(content, site, board)
 
-        return Part(f"model/{slug(row)}", [row, records(content.by_row[row])], write)
+    def model(row: str, site: Site) -> None:
+        site.page(f"model/{slug(row)}.html", "model.html", **model_page(content, row))
+        for trial in content.by_row[row]:
+            site.copy(trial.path, _copy_of(trial))
+        site.table(f"model-{slug(row)}", ranking_module.frame(content.by_row[row]))
 
-    def compare(row: str) -> Part:
-        name = f"compare/{slug(row)}.html"
-        of = [content.record, row]
-        return Part(name, of, lambda site: site.page(name, "compare.html", **compare_page(content, row)))
-
-    def board(board: Board) -> Part:
-        return Part(f"data/{board.slug}", content.record, lambda site: _downloads(content, site, board))
+    def compare(row: str, site: Site) -> None:
+        site.page(f"compare/{slug(row)}.html", "compare.html", **compare_page(content, row))
 
     return [
-        Part("index.html", content.record, index),
-        *map(task, content.columns),
-        *map(board, content.boards),
-        Part("data/trials", content.record, lambda site: site.table("trials", ranking_module.frame(content.trials))),
-        *map(model, content.rows),
-        *map(downloads, content.rows),
-        *map(compare, content.rows),
-        Part("palette.css", palette, lambda site: site.put("palette.css", palette)),
-        Part("about.html", [faults, list(content.refused)], about),
-        Part("assets", [], assets),
+        index,
+        *(partial(task, column) for column in content.columns),
+        *(partial(board, each) for each in content.boards),
+        trials,
+        *(partial(model, row) for row in content.rows),
+        *(partial(compare, row) for row in content.rows),
+        assets,
+        about,
     ]
 
 

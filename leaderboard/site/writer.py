@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import TypeAdapter
 
 from embench.core.files import write_atomic
 from leaderboard import paper
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 TEMPLATES = Path(__file__).parent / "templates"
+FILES = "files.json"
+"""Names of all files of a build, so that the next one can remove those that it does not write."""
+_FILES = TypeAdapter(list[str])
 
 
 MARKS = {
@@ -62,11 +68,24 @@ class Site:
         }
         self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
 
-    def write(self, part: Part) -> list[str]:
-        """Write a part; return the names of its files."""
+    def write(self, writer: Callable[[Site], Any]) -> list[str]:
+        """Let ``writer`` write here; return the names of its files."""
         self._files = []
-        part.write(self)
+        writer(self)
         return self._files
+
+    def finish(self, written: Iterable[str]) -> None:
+        """Remove the files of the build before that are not among ``written``, and note these for the next one."""
+        now = sorted(written)
+        try:
+            before = _FILES.validate_json((self.out / FILES).read_bytes())
+        except (OSError, ValueError):  # none, or not ours
+            before = []
+        for name in set(before).difference(now):
+            path = self.out / name
+            if path.is_file() and path.resolve().is_relative_to(self.out.resolve()):
+                path.unlink()
+        self.put(FILES, json.dumps(now, indent=0) + "\n")
 
     def put(self, name: str, content: bytes | str) -> None:
         """Write a file unless it is there already with this content."""

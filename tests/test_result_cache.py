@@ -1,26 +1,27 @@
-"""What the board keeps of result files, and that its memory never answers for other bytes or other code."""
+"""What the board needs of result files, and that its cache never answers for other bytes or another program."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import time
 from pathlib import Path
 
 import made_results as made
 import pytest
 
 from embench.data.task import Scoring
-from embench.scoring.results import load, parse, save
+from embench.scoring.results import load, save
 from embench.scoring.schema import TrialResult
 from leaderboard import trials as trials_module
-from leaderboard.cache import results as kept
+from leaderboard.cache import results as cache
 
 MITO = made.task("made-mito")
 VOLUME = made.task("made-volume", scoring=Scoring("stack", classes=(1, 2)), classes=("background", "a", "b"))
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cache, "_CLOCK", -(10**9))  # the clock of this file system tells any two changes apart
     return made.write(made.suite({"retina": 0.7, "transunet": 0.5}, [MITO, VOLUME], seeds=3), tmp_path / "results")
 
 
@@ -29,22 +30,18 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really parsed, in order."""
     seen: list[Path] = []
 
-    def counting(content: bytes, path: Path) -> TrialResult:
+    def counting(path: Path) -> TrialResult:
         seen.append(path)
-        return parse(content, path)
+        return load(path)
 
-    monkeypatch.setattr(kept, "parse", counting)
+    monkeypatch.setattr(cache, "load", counting)
     return seen
 
 
-def memory_file(folder: Path) -> Path:
-    return kept.Memory([folder]).path
-
-
-def test_what_is_kept_agrees_with_the_result() -> None:
+def test_a_summary_agrees_with_the_result() -> None:
     for on in (MITO, VOLUME):
         result = made.result("retina", on, seed=3)
-        found = kept.keep(result)
+        found = cache.summarise(result)
         assert found.result.model_dump(exclude={"snapshots", "loss_curve"}) == result.model_dump(
             exclude={"snapshots", "loss_curve"}
         )
@@ -52,7 +49,7 @@ def test_what_is_kept_agrees_with_the_result() -> None:
         assert found.curve == tuple((each.iteration, each.score) for each in result.snapshots)
         assert found.images == tuple(image.name for image in result.snapshots[-1].images)
         assert sum(found.image_scores) / len(found.image_scores) == pytest.approx(result.score, abs=1e-12)
-    diverged = kept.keep(made.result(status="diverged"))
+    diverged = cache.summarise(made.result(status="diverged"))
     assert (diverged.result.final, diverged.images, diverged.image_scores) == (None, (), ())
 
 
@@ -61,6 +58,15 @@ def test_a_second_reading_parses_nothing_and_gives_the_same(results: Path, parse
     assert len(parsed) == 12
     assert trials_module.read([results]) == first
     assert len(parsed) == 12
+
+
+def test_a_file_changed_a_moment_ago_is_parsed_again(
+    results: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_CLOCK", time.time_ns())
+    for count in (12, 24):
+        trials_module.read([results])
+        assert len(parsed) == count
 
 
 def test_one_more_file_is_the_only_one_parsed(results: Path, parsed: list[Path]) -> None:
@@ -80,7 +86,7 @@ def test_another_content_of_the_same_size_and_age_is_read_anew(results: Path) ->
     assert 9 in {trial.result.seed for trial in trials_module.read([results])[0]}
 
 
-def test_a_forged_score_is_refused_although_the_true_file_is_remembered(results: Path) -> None:
+def test_a_forged_score_is_refused_although_the_true_file_is_cached(results: Path) -> None:
     path = next(results.rglob("seed-0.json"))
     trials_module.read([results])
     before, score = path.read_text(), load(path).score
@@ -88,35 +94,35 @@ def test_a_forged_score_is_refused_although_the_true_file_is_remembered(results:
     trials, refused = trials_module.read([results])
     assert (len(trials), len(refused)) == (11, 1)
     assert f"{path}: quarantined" in refused[0]
-    assert trials_module.read([results])[1] == refused  # and is never remembered as good
+    assert trials_module.read([results])[1] == refused  # and is never cached as good
     path.write_text(before)
     assert len(trials_module.read([results])[0]) == 12
 
 
-def test_other_code_is_not_answered_from_the_memory(
+def test_other_code_is_not_answered_from_the_cache(
     results: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials_module.read([results])
-    monkeypatch.setattr(kept, "_code", lambda: b"another program")
+    monkeypatch.setattr(cache, "_program", lambda: b"another program")
     trials_module.read([results])
     assert len(parsed) == 24
-    with sqlite3.connect(memory_file(results)) as database:
-        assert database.execute("SELECT count(*) FROM parts").fetchone() == (12,)  # the old entries are gone
+    assert len(cache.ResultCache([results]).path.read_bytes().splitlines()) == 1 + 12
 
 
 def test_what_is_no_longer_there_is_forgotten(results: Path) -> None:
     trials_module.read([results])
-    next(results.rglob("seed-0.json")).unlink()
+    gone, changed = results.rglob("seed-0.json"), next(results.rglob("seed-1.json"))
+    next(gone).unlink()
+    changed.touch()
     trials_module.read([results])
-    with sqlite3.connect(memory_file(results)) as database:
-        assert database.execute("SELECT count(*) FROM parts").fetchone() == (11,)
+    assert len(cache.ResultCache([results]).path.read_bytes().splitlines()) == 1 + 11
 
 
-def test_a_broken_or_unwritable_memory_costs_time_and_nothing_else(
+def test_a_broken_or_unwritable_cache_costs_time_and_nothing_else(
     results: Path, parsed: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = trials_module.read([results])
-    memory_file(results).write_bytes(b"not a database" * 100)
+    cache.ResultCache([results]).path.write_bytes(b"not a database" * 100)
     assert trials_module.read([results]) == first
     assert trials_module.read([results]) == first
     assert len(parsed) == 24
