@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,9 +18,6 @@ from leaderboard import paper
 from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
 from leaderboard.stats import tests
 from leaderboard.trials import MEASURES
-
-if TYPE_CHECKING:
-    from leaderboard.site.pages import Part
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 TEMPLATES = Path(__file__).parent / "templates"
