@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.model import SegmentationModel
-from embench.sections import TrainingSections
-from embench.task import Task
+from embench.data.task import Task
+from embench.models.base import SegmentationModel
+from embench.training.sampler import TrainingSections
 
 
 class Background(SegmentationModel):
@@ -26,7 +26,7 @@ class Background(SegmentationModel):
 
 
 class Foreground(SegmentationModel):
-    """Every pixel is of the class that most training pixels are of, the background aside."""
+    """Every pixel is of that scored class which most training pixels are of."""
 
     name = "foreground"
     group = "classical"
@@ -39,7 +39,7 @@ class Foreground(SegmentationModel):
         counts = np.zeros(256, np.int64)
         for number in range(len(sections)):
             counts += np.bincount(sections[number][1].ravel(), minlength=256)
-        self.value = 1 + int(counts[1:].argmax())
+        self.value = max(task.scoring.classes, key=lambda value: counts[value])
 
     def predict(self, image_YX: NDArray[np.uint8], task: Task) -> NDArray[np.float32]:
         return _constant(image_YX, task, self.value)

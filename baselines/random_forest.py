@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.model import SegmentationModel
-from embench.sections import TrainingSections
-from embench.task import Task
+from embench.data.task import Task
+from embench.models.base import SegmentationModel
+from embench.training.augment import opencv
+from embench.training.sampler import TrainingSections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,8 @@ FEATURES = 6
 TREES = 100
 PIXELS = 60_000
 """Training pixels, at most; equally many of each class as far as there are any."""
+_BORDER = 4
+"""OpenCV's name for mirroring without repeating the last pixel."""
 _STRIP = 2**18
 """Pixels that are classified at a time."""
 
@@ -85,26 +88,20 @@ def pixel_features(image_YX: NDArray[np.uint8], sigmas: Sequence[float] = SIGMAS
     sigmas : sequence of float
         Pixels.
     """
-    from scipy import ndimage
-
+    cv2 = opencv()
     image = image_YX.astype(np.float32)
-    maps = []
+    maps: list[Any] = []
     for sigma in sigmas:
-        smooth, yy, xx, yx, y, x = (
-            ndimage.gaussian_filter(image, sigma, order=order, mode="mirror", truncate=3.0)
-            for order in ((0, 0), (2, 0), (0, 2), (1, 1), (1, 0), (0, 1))
+        smooth, wider = (cv2.GaussianBlur(image, (0, 0), each, borderType=_BORDER) for each in (sigma, 1.6 * sigma))
+        # differences of neighbours, times the scale: no scale is small for being coarse
+        y, x, yy, xx, yx = (
+            sigma ** (dy + dx)
+            / 2 ** (dy % 2 + dx % 2)
+            * cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=1, borderType=_BORDER)
+            for dy, dx in ((1, 0), (0, 1), (2, 0), (0, 2), (1, 1))
         )
         middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
-        wider = ndimage.gaussian_filter(image, 1.6 * sigma, mode="mirror", truncate=3.0)
-        # derivatives times the scale, so that no scale is small for being coarse
-        maps += [
-            smooth,
-            sigma * np.hypot(y, x),
-            sigma**2 * (yy + xx),
-            sigma**2 * (middle + spread),
-            sigma**2 * (middle - spread),
-            smooth - wider,
-        ]
+        maps += [smooth, np.hypot(y, x), yy + xx, middle + spread, middle - spread, smooth - wider]
     return np.stack(maps, axis=-1)
 
 

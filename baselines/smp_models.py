@@ -6,10 +6,10 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from embench.errors import BadInput
-from embench.model import TorchModel
-from embench.names import unknown
-from embench.task import Scale
+from embench.core.errors import BadInput
+from embench.core.names import unknown
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +33,6 @@ class SMPModel(TorchModel):
         As the library calls them.
     """
 
-    group = "encoder"
     citation = _CITATION
     licence = "MIT"
     family = "cnn"
@@ -76,6 +75,7 @@ def model(words: str) -> type[TorchModel]:
     name = re.sub("[^a-z0-9._-]", "-", "-".join(["smp", architecture, encoder, *([start] if start else [])]).lower())
     facts: dict[str, Any] = {
         "name": name,
+        "group": "encoder",
         "__doc__": f"{architecture} over the encoder {encoder}, all trained.",
         "__module__": __name__,
         "title": f"{architecture}, {encoder} ({start or 'random'})",
@@ -106,9 +106,7 @@ def build(architecture: str, encoder: str, outputs: int) -> nn.Module:
 
     settings = {"dynamic_img_size": True} if architecture == "DPT" else {}
     try:
-        return smp.create_model(
-            architecture, encoder, encoder_weights=None, in_channels=1, classes=outputs, **settings
-        )
+        return smp.create_model(architecture, encoder, encoder_weights=None, in_channels=1, classes=outputs, **settings)
     except Exception as error:  # each encoder refuses in its own way
         said = _said(error)
         if "in_channels" in said or "in_chans" in said:

@@ -6,15 +6,15 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from embench.errors import BadInput
-from embench.model import TorchModel
-from embench.names import unknown
-from embench.task import Scale
+from embench.core.errors import BadInput
+from embench.core.names import unknown
+from embench.data.task import Scale
+from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from embench.weights import Weights
+    from embench.models.checkpoints import Weights
 
 _CITATION = """@misc{wightman2019timm,
   title = {PyTorch Image Models}, author = {Wightman, Ross}, year = {2019}, doi = {10.5281/zenodo.4414861}
@@ -33,7 +33,6 @@ class ViTModel(TorchModel):
         As timm calls it.
     """
 
-    group = "encoder"
     family = "transformer"
     licence = "Apache-2.0"
     citation = _CITATION
@@ -80,6 +79,7 @@ def model(words: str) -> type[TorchModel]:
         "__module__": __name__,
         "title": f"ViT-UNet, {encoder} ({start or 'random'})",
         "encoder": encoder,
+        "group": "encoder",
     }
     if not start:
         return type("ViT", (ViTModel,), facts)
@@ -98,7 +98,5 @@ def _try(encoder: str) -> None:
             logits = ViTUNet(encoder_of(encoder), 1).train()(torch.zeros(2, 1, _SIDE, _SIDE))
         except Exception as error:  # each transformer refuses in its own way
             said = (" ".join(str(error).split()) or type(error).__name__)[:200]
-            raise BadInput(
-                f"vit:{encoder}: no plain vision transformer for grey images of any size ({said})"
-            ) from None
+            raise BadInput(f"vit:{encoder}: no plain vision transformer for grey images of any size ({said})") from None
     assert logits.shape == (2, 1, _SIDE, _SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -73,8 +74,7 @@ class ViTUNet(nn.Module):
         self.skips = nn.ModuleList(nn.Conv2d(encoder.embed_dim, size, 1) for size in channels)
         sizes = [width, *channels]
         self.joins = nn.ModuleList(
-            nn.Sequential(_convolution(here + below, here), _convolution(here, here))
-            for here, below in zip(sizes[:-1], sizes[1:], strict=True)
+            nn.Sequential(_convolution(here + below, here), _convolution(here, here)) for here, below in pairwise(sizes)
         )
         self.head = nn.Conv2d(width, classes, 1)
 

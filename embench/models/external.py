@@ -63,8 +63,8 @@ class Limits(_Table):
 class Tool(_Table):
     """What a TOML file says of a tool.
 
-    ``budget`` says in words what the tool does for its budget. ``layout`` is the format of :mod:`embench.scoring.export`
-    in which it gets the task, ``place`` the folder below its work folder into which this is written. ``train`` and
+    ``budget`` says in words what the tool trains for. ``layout`` is the format of :mod:`embench.scoring.export` in
+    which it gets the task, ``place`` the folder below its work folder into which this is written. ``train`` and
     ``predict`` are commands, run one after the other without a shell; see :data:`PLACEHOLDERS`.
     """
 
@@ -97,9 +97,9 @@ class Tool(_Table):
 class ExternalTool(SegmentationModel):
     """A model that trains and predicts by programs of its own."""
 
-    group = "tool"
     file: ClassVar[Path]
     tool: ClassVar[Tool]
+    source_hash: ClassVar[str]
 
 
 def model(words: str) -> type[ExternalTool]:
@@ -114,6 +114,7 @@ def model(words: str) -> type[ExternalTool]:
     tool = read(path)
     facts: dict[str, Any] = {
         "name": tool.name,
+        "group": "tool",
         "__doc__": f"Run in an environment of its own. Budget: {tool.budget}",
         "__module__": __name__,
         "title": tool.title or tool.name,

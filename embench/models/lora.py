@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from embench.errors import BadInput
+from embench.core.errors import BadInput
 
 RANK, ALPHA = 8, 16
 """Of the added matrices, and the numerator of their scale, ALPHA / RANK."""

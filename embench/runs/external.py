@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,8 @@ from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.signals import Interrupt
 from embench.models.external import Environment, ExternalTool, filled
-from embench.runs.plan import TrialSpec
+from embench.runs.plan import Report, TrialSpec
 from embench.scoring.schema import digest_of
-
-Report = Callable[[str, int, float], None]
 
 _GRACE = 5.0
 """Seconds between asking a command to end and ending it."""
@@ -141,9 +139,8 @@ class Workplace:
                 return child.returncode, usage.ru_maxrss * scale
             self._stop.check()
             if time.monotonic() > self._deadline:
-                raise BadInput(
-                    f"{self.tool.name}: not done after the {self.tool.limits.hours:g} hours of its limits; log: {self.log}"
-                )
+                hours = self.tool.limits.hours
+                raise BadInput(f"{self.tool.name}: not done after the {hours:g} hours of its limits; log: {self.log}")
             time.sleep(_SEEN)
 
     def clear(self) -> None:
@@ -238,7 +235,8 @@ _VERSIONS = (
 
 def _surroundings(python: Path, spec: TrialSpec, given: dict[str, str]) -> dict[str, str]:
     """Return the variables of a command: ours without what leads to our data or packages, and the tool's own."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME", "EMBENCH_DATA")}
+    left_out = ("PYTHONPATH", "PYTHONHOME", "EMBENCH_DATA")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(spec.threads))
     path = f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}"
     number = spec.device.partition(":")[2]

@@ -21,5 +21,5 @@ class nnUNetTrainerBudget(nnUNetTrainer):
         self.num_epochs = max(1, round(iterations / self.num_iterations_per_epoch))
         self.num_val_iterations_per_epoch = 1
         random.seed(seed)
-        np.random.seed(seed % 2**32)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (what nnU-Net draws from)
         torch.manual_seed(seed)
