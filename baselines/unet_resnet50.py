@@ -50,7 +50,6 @@ class UNetResNet50(TorchModel):
     licence = "MIT"
     citation = _CITATION
     recipe = "unet"
-    encoder_parts = ("encoder.",)
 
     def network(self, outputs: int, scale: Scale) -> nn.Module:
         return unet(outputs, scale)

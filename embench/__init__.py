@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from embench.data.task import Dataset, Download, Item, Scoring, Split, Task, UnlabelledSet
     from embench.models.base import SegmentationModel, TorchModel
     from embench.pretraining.method import Pretraining
+    from embench.scoring.evaluate import score
+    from embench.scoring.metrics.base import Metric
     from embench.scoring.results import load as load_result
     from embench.scoring.schema import TrialResult
     from embench.training.recipe import Recipe, SlidingWindow, WholeImage
@@ -25,6 +27,7 @@ _PUBLIC = {
     "Dataset": "embench.data.task:Dataset",
     "Download": "embench.data.task:Download",
     "Item": "embench.data.task:Item",
+    "Metric": "embench.scoring.metrics.base:Metric",
     "Pretraining": "embench.pretraining.method:Pretraining",
     "Recipe": "embench.training.recipe:Recipe",
     "Scoring": "embench.data.task:Scoring",
@@ -38,6 +41,7 @@ _PUBLIC = {
     "WholeImage": "embench.training.recipe:WholeImage",
     "load_result": "embench.scoring.results:load",
     "load_task": "embench.data.catalog:find_task",
+    "score": "embench.scoring.evaluate:score",
 }
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "Dataset",
     "Download",
     "Item",
+    "Metric",
     "Pretraining",
     "Recipe",
     "Scoring",
@@ -58,6 +63,7 @@ __all__ = [
     "WholeImage",
     "load_result",
     "load_task",
+    "score",
 ]
 
 

@@ -468,6 +468,38 @@ def score(
 
 
 @app.command()
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(help="A label map, or a folder of them: any readable format.")],
+    truth: Annotated[Path, typer.Argument(help="The true one, or a folder with files of the same names.")],
+    voxel_size: Annotated[str | None, typer.Option(help="Z,Y,X in nm (default: what the files state).")] = None,
+    classes: Annotated[str | None, typer.Option(help="As in 0:background,1:er (default: every value but 0).")] = None,
+    metrics: Annotated[str, typer.Option(help="Names, comma-separated, or all.")] = "all",
+    tolerance: Annotated[float | None, typer.Option(help="Of surfaces, nm (default: two pixels).")] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="Label maps hold objects, not classes.")] = False,
+    sections: Annotated[bool, typer.Option("--sections", help="Each section of a stack is an image.")] = False,
+    smallest: Annotated[float, typer.Option(help="Objects below this many nm² (nm³) are no instances.")] = 0.0,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write all scores to this file.")] = None,
+    as_csv: Annotated[Path | None, typer.Option("--csv", help="Write the scores of every image to this file.")] = None,
+) -> None:
+    """Score label maps of any tool against the truth: every metric, in nanometres, without a task."""
+    from embench.cli import evaluate as evaluate_module
+
+    evaluate_module.evaluate(
+        prediction,
+        truth,
+        as_json,
+        as_csv,
+        voxel_size=voxel_size,
+        classes=classes,
+        metrics=_split([metrics]),
+        tolerance=tolerance,
+        instances=instances,
+        sections=sections,
+        smallest=smallest,
+    )
+
+
+@app.command()
 def submit(
     result: Annotated[list[Path], typer.Argument(help="Result files (seed-N.json), or folders of them.")],
     results: Annotated[Path, typer.Option(help="The leaderboard's folder of results, tracked by git.")] = Path(

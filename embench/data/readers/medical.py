@@ -19,6 +19,9 @@ from embench.data.readers.base import (
     sections_per_slab,
 )
 
+_LEAST_VOXEL, _LARGEST_VOXEL = 0.1, 1e5
+"""Nanometres: from a tomogram of molecules to a light micrograph."""
+
 
 def open_nifti(file: Path) -> Stored:
     import nibabel
@@ -40,7 +43,15 @@ def open_nifti(file: Path) -> Stored:
         return np.asanyarray(data[where]).reshape(shape[2], shape[1], stop - start).transpose(2, 1, 0)
 
     together = shape[0] if is_compressed else sections_at_once(shape, dtype, sections_per_slab(shape, dtype))
-    return Stored(str(file), shape, dtype.newbyteorder("="), read, together)
+    return Stored(str(file), shape, dtype.newbyteorder("="), read, together, _nifti_voxel_size(image.header))
+
+
+def _nifti_voxel_size(header: Any) -> VoxelSize | None:
+    """Return what the header states with its unit, where it can be an electron micrograph's: many hold nonsense."""
+    unit = {"mm": 1e6, "micron": 1e3}.get(header.get_xyzt_units()[0])
+    x, y, z = (float(f"{size * (unit or 0):.6g}") for size in [*header.get_zooms(), 1.0, 1.0][:3])
+    plausible = all(_LEAST_VOXEL <= size <= _LARGEST_VOXEL for size in (x, y, z))
+    return (z, y, x) if plausible else None
 
 
 def open_nrrd(file: Path) -> Stored:
