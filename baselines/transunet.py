@@ -52,6 +52,7 @@ class TransUNetModel(TorchModel):
     licence = "MIT"
     citation = CITATION
     recipe = "retina"
+    encoder_parts = ("transformer.",)
     left_out = ("FinalDecoder.",)
     multiple = 16
     hidden: ClassVar[int] = 192

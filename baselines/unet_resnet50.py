@@ -50,6 +50,7 @@ class UNetResNet50(TorchModel):
     licence = "MIT"
     citation = _CITATION
     recipe = "unet"
+    encoder_parts = ("encoder.",)
 
     def network(self, outputs: int, scale: Scale) -> nn.Module:
         return unet(outputs, scale)

@@ -22,6 +22,10 @@ GROUPS = {
     "start": "other starts of the same networks",
     "ablation": "RETINA without one operation of its corruption",
     "hybrid": "other networks, random and pre-trained",
+    "encoder": "any encoder of a library under a decoder, as smp:ARCHITECTURE:ENCODER or vit:NAME",
+    "volume": "3D networks, for tasks scored as volumes",
+    "classical": "without a network: what a score is to be measured against",
+    "tool": "other tools in environments of their own, as external:FILE.toml",
     "other": "further models",
 }
 """Groups of models in the order in which they are listed; a group can be run by its name."""
@@ -91,6 +95,8 @@ class TorchModel(SegmentationModel):
         Beginnings of the names of the network's tensors that the pre-training gives.
     frozen : tuple of str
         Beginnings of the names of the parameters that are then trained no more.
+    encoder_parts : tuple of str
+        Beginnings of the names of the encoder's parameters, for ``--tune``; by default what is ``transferred``.
     left_out : tuple of str
         Beginnings of the names that only the pre-training's network has.
     multiple : int
@@ -103,6 +109,7 @@ class TorchModel(SegmentationModel):
     base: ClassVar[type[TorchModel]]
     transferred: ClassVar[tuple[str, ...]] = ()
     frozen: ClassVar[tuple[str, ...]] = ()
+    encoder_parts: ClassVar[tuple[str, ...]] = ()
     left_out: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int] = 32
 
@@ -121,6 +128,29 @@ class TorchModel(SegmentationModel):
         Its tensors carry the names of those of :meth:`network`. By default it is that network with one output.
         """
         return self.network(1, scale)
+
+    def prepared(self, task: Task, scale: Scale, weights: Weights | None) -> nn.Module:
+        """Return the network as training on ``task`` begins: started from ``weights``, and frozen where it says so."""
+        network = self.network_for(task, scale)
+        if weights:
+            self.start(network, weights)
+        else:
+            self.freeze(network)
+        self.adapt(network)
+        return network
+
+    def network_for(self, task: Task, scale: Scale) -> nn.Module:
+        """Return a freshly initialised network for ``task``; by default all that it depends on are its outputs."""
+        return self.network(task.outputs, scale)
+
+    def adapt(self, network: nn.Module) -> None:
+        """Change what is trained of a started network; by default nothing (see :mod:`embench.models.tuning`)."""
+
+    def freeze(self, network: nn.Module) -> None:
+        """Freeze what is ``frozen``."""
+        for name, parameter in network.named_parameters():
+            if name.startswith(self.frozen):
+                parameter.requires_grad_(False)
 
     def start(self, network: nn.Module, weights: Weights) -> None:
         """Load what is ``transferred`` from pre-trained ``weights`` into ``network``, and freeze what is ``frozen``.
@@ -142,9 +172,7 @@ class TorchModel(SegmentationModel):
         wanted = {key: tensor for key, tensor in own.items() if key.startswith(self.transferred)}
         given = {key: tensor for key, tensor in weights.tensors.items() if key in wanted or key not in own}
         network.load_state_dict({**own, **matched(weights.path, given, wanted, self.left_out)})
-        for name, parameter in network.named_parameters():
-            if name.startswith(self.frozen):
-                parameter.requires_grad_(False)
+        self.freeze(network)
 
     def norms(self, task_norms: tuple[float, float], weights: Weights | None) -> tuple[float, float]:
         """Return mean and standard deviation for normalising 0..1 grey values."""

@@ -6,18 +6,15 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from embench.core.errors import BadInput
 from embench.core.names import check_name, unknown
 from embench.core.plugins import registered_under
 from embench.models.base import GROUPS, SegmentationModel
 
-if TYPE_CHECKING:
-    pass
-
-
 GROUP = "embench.models"
+FAMILIES = "embench.model_families"
+"""Entry points of functions that make a model of the words behind a colon, as ``smp:Unet:resnet34``."""
 
 
 def model_names() -> list[str]:
@@ -31,20 +28,48 @@ def find_model(spec: str) -> SegmentationModel:
     Parameters
     ----------
     spec : str
-        A registered name, or ``path/to/file.py:Class``. Such a file is code and is run: it is imported only
-        because it was named.
+        A registered name, ``path/to/file.py:Class``, or ``FAMILY:WORDS``; with ``@full``, ``@frozen`` or ``@lora`` at
+        its end the same model tuned in that way (:mod:`embench.models.tuning`). A file is code and is run: it is
+        imported only because it was named.
 
     Raises
     ------
     BadInput
-        Unknown name (with near ones), no such file or class, or a class that is not an adapter.
+        Unknown name (with near ones), no such file or class, a class that is not an adapter, or what a family refuses.
     """
+    return _checked(_class_of(spec), spec)()
+
+
+def _class_of(spec: str) -> object:
+    named, at, tuning = spec.rpartition("@")
+    if at and tuning.isalpha():
+        from embench.models.tuning import tuned
+
+        return tuned(_checked(_class_of(named), named), tuning)
     if ".py:" in spec:
-        return _checked(_from_file(spec), spec)
+        return _from_file(spec)
+    family, colon, words = spec.partition(":")
+    families = registered_under(FAMILIES)
+    if colon and family in families:
+        return families[family].load()(words)
     registered = registered_under(GROUP)
     if spec not in registered:
-        raise unknown("model", spec, [*registered, *GROUPS, "all"])
-    return _checked(registered[spec].load(), spec)
+        raise unknown("model", spec, [*registered, *GROUPS, *(f"{name}:..." for name in families), "all"])
+    return registered[spec].load()
+
+
+def code_of(spec: str) -> Path | None:
+    """Return the file that ``spec`` names, which is code or has programs run; ``None`` where there is none."""
+    if ".py:" in spec:
+        return Path(spec.rpartition(":")[0])
+    family, _, words = spec.partition(":")
+    return Path(words) if family == "external" and words.endswith(".toml") else None
+
+
+def absolute(spec: str) -> str:
+    """Return ``spec`` with the absolute path of its file, for a process that starts in another folder."""
+    file = code_of(spec)
+    return spec if file is None else spec.replace(str(file), str(file.absolute()), 1)
 
 
 def chosen_models(specs: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -82,7 +107,7 @@ def _from_file(spec: str) -> object:
     return getattr(module, class_name)
 
 
-def _checked(adapter: object, spec: str) -> SegmentationModel:
+def _checked(adapter: object, spec: str) -> type[SegmentationModel]:
     if not (isinstance(adapter, type) and issubclass(adapter, SegmentationModel)):
         raise BadInput(
             f"{spec}: not a model adapter; derive it from embench.models.base.TorchModel or SegmentationModel"
@@ -90,4 +115,4 @@ def _checked(adapter: object, spec: str) -> SegmentationModel:
     check_name(adapter.name, f"{spec}: name")
     if adapter.group not in GROUPS:
         raise unknown(f"group of {spec}", adapter.group, GROUPS)
-    return adapter()
+    return adapter

@@ -7,7 +7,7 @@ given twice is one plan. ``embench status`` and ``embench retry`` start from the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,8 +18,12 @@ from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.names import check_name, is_name
 from embench.core.seeding import entropy
+from embench.models.registry import absolute
 from embench.scoring.schema import Fingerprint, digest_of
 from embench.training.recipe import Recipe
+
+Report = Callable[[str, int, float], None]
+"""Called with what is going on, the iteration, and the loss (NaN outside training)."""
 
 PLANS = ".plans"
 MAX_BYTES = 256 * 2**20
@@ -100,10 +104,9 @@ class TrialSpec:
 
     def elsewhere(self) -> TrialSpec:
         """Return the trial with absolute paths, for a process that starts in another folder or on another machine."""
-        file, colon, name = self.model.rpartition(":")
         return replace(
             self,
-            model=f"{Path(file).absolute()}:{name}" if colon else self.model,
+            model=absolute(self.model),
             data=self.data.absolute(),
             results_folder=self.results_folder.absolute(),
             weights=self.weights.absolute() if self.weights else None,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from embench.core import locks
 from embench.core.console import duration
 from embench.core.errors import BadInput, TryAgain
+from embench.models.registry import absolute, code_of
 from embench.runs import plan, worker
 from embench.runs.plan import TrialSpec
 from embench.scoring import results
@@ -125,7 +126,7 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
     ----------
     found : sequence of Standing
     models : sequence of str
-        The model files that may be imported, as ``file.py:Class``: a plan alone has no code run.
+        The models whose files may be run, as ``file.py:Class`` or ``external:FILE.toml``: a plan alone has no code run.
     diverged : bool
         The diverged ones too; see :func:`set_aside`.
 
@@ -137,8 +138,8 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
     again = [
         each.trial for each in found if each.stopped or (each.state == "failed" and (diverged or not each.diverged))
     ]
-    named = {_absolute(model) for model in models}
-    unnamed = {trial.model for trial in again if ".py:" in trial.model and _absolute(trial.model) not in named}
+    named = {absolute(model) for model in models}
+    unnamed = {trial.model for trial in again if code_of(trial.model) and absolute(trial.model) not in named}
     if unnamed:
         raise BadInput(
             f"{model}: code that the plan names; to run it give --model {model}" for model in sorted(unnamed)
@@ -156,8 +157,3 @@ def set_aside(trial: TrialSpec) -> Path | None:
         target = next(path for number in count(1) if not (path := place / f"{trial.path.stem}.{number}.json").exists())
         trial.path.rename(target)
         return target
-
-
-def _absolute(model: str) -> str:
-    file, _, name = model.rpartition(":")
-    return f"{Path(file).absolute()}:{name}"

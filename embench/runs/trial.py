@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from embench.data.task import Task
 from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
 from embench.models.registry import find_model
-from embench.runs.plan import TrialSpec, is_done
+from embench.runs.plan import Report, TrialSpec, is_done
 from embench.scoring import results
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
@@ -32,9 +31,6 @@ from embench.training.precision import place
 from embench.training.sampler import TrainingSections
 from embench.training.state import load_state, save_state
 from embench.training.trainer import Training
-
-Report = Callable[[str, int, float], None]
-"""Called with what is going on, the iteration, and the loss (NaN outside training)."""
 
 
 def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None:
@@ -99,10 +95,7 @@ def _torch_attempt(
     task = prepared.task
     torch.manual_seed(np.random.SeedSequence(spec.entropy).generate_state(1, np.uint64)[0].item() >> 1)
     weights = load_weights(spec.weights) if spec.weights else None
-    network = adapter.network(task.outputs, spec.recipe.scale)
-    if weights:
-        adapter.start(network, weights)
-    network = place(network, device)
+    network = place(adapter.prepared(task, spec.recipe.scale, weights), device)
     norms = adapter.norms(prepared.norms, weights)
     sections = TrainingSections(prepared)
     training = Training(
