@@ -280,13 +280,31 @@ def columns_of(trials: Iterable[Trial]) -> list[Column]:
         first.setdefault(trial.column, trial)
     tasks = Counter(task for task, _ in first)
     budgets = Counter((task, trial.result.fingerprint.iterations) for (task, _), trial in first.items())
+    revisions = Counter(
+        (task, trial.result.fingerprint.iterations, _revision(trial.result.fingerprint))
+        for (task, _), trial in first.items()
+    )
     found = []
     for (task, digest), trial in first.items():
         mark = trial.result.fingerprint
         label = task if tasks[task] == 1 else f"{task}, {mark.iterations} iterations"
-        label += f", {digest[:6]}" if budgets[task, mark.iterations] > 1 else ""
+        if budgets[task, mark.iterations] > 1:
+            label += f", revision {_revision(mark)}" if revisions[task, mark.iterations, _revision(mark)] == 1 else ""
+            label += f", {digest[:6]}" if revisions[task, mark.iterations, _revision(mark)] > 1 else ""
         found.append(Column(task, digest, label, mark, trial.kind == "synthetic", known_task(task)))
-    return sorted(found, key=lambda column: (_order(column.task), column.fingerprint.iterations, column.digest))
+    return sorted(found, key=_place)
+
+
+def _place(column: Column) -> tuple[Any, ...]:
+    """Return the place of a column: by task, then budget, the newest revision first."""
+    mark = column.fingerprint
+    revisions = (-mark.scoring_revision, -mark.training_revision)
+    return _order(column.task), mark.iterations, revisions, column.digest
+
+
+def _revision(mark: Fingerprint) -> str:
+    """Return the revisions of scoring and training, as ``1.1``."""
+    return f"{mark.scoring_revision}.{mark.training_revision}"
 
 
 def _layers(trials: Sequence[Trial]) -> list[set[tuple[str, str]]]:

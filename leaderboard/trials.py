@@ -177,8 +177,19 @@ def is_published_pairing(trial: Trial) -> bool:
 
 def differences(first: Fingerprint, second: Fingerprint) -> list[str]:
     """Return why scores of two fingerprints may not be compared, one line per fact; empty when they may."""
-    one, two = first.model_dump(mode="json"), second.model_dump(mode="json")
-    return [f"{name}: {_brief(one[name])} against {_brief(two[name])}" for name in one if one[name] != two[name]]
+    facts = {name: (getattr(first, name), getattr(second, name)) for name in Fingerprint.model_fields}
+    return [
+        f"{name.replace('_revision', ' revision')}: {_fact(name, one)} against {_fact(name, two)}"
+        for name, (one, two) in facts.items()
+        if one != two
+    ]
+
+
+def _fact(name: str, value: Any) -> str:
+    """Return a fact of a fingerprint; revision 0 is that of results from before there were numbers."""
+    if name.endswith("_revision") and not value:
+        return "unknown"
+    return _brief(list(value) if isinstance(value, tuple) else value)
 
 
 def circumstances(first: Trial, second: Trial) -> list[str]:

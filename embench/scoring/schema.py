@@ -7,8 +7,17 @@ import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    model_serializer,
+)
 
+from embench.core.revision import SCORING_REVISION, TRAINING_REVISION
 from embench.core.types import Count, Digest, Facts, Finite, Fraction, Name, Seconds
 from embench.data.task import Scoring, Task
 
@@ -97,13 +106,25 @@ class SnapshotScore(_Record):
 
 
 class Fingerprint(_Record):
-    """All that must agree before two scores may be compared."""
+    """All that must agree before two scores may be compared.
+
+    The revisions are those of the harness (:mod:`embench.core.revision`). A result from before there were any has
+    none in its file and 0 here; a 0 is in no digest, so that such results keep theirs.
+    """
 
     task: Name
     data_hash: Digest
     scoring: Annotated[dict[str, Any], AfterValidator(_checked_scoring)]
     classes: tuple[str, ...]
     iterations: Count
+
+    scoring_revision: Count = 0
+    training_revision: Count = 0
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_revisions(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        facts: dict[str, Any] = serialise(self)
+        return {name: value for name, value in facts.items() if value or not name.endswith("_revision")}
 
     @property
     def digest(self) -> str:
@@ -187,6 +208,8 @@ def fingerprint(task: Task, data_hash: str, iterations: int) -> Fingerprint:
         scoring=_json(asdict(task.scoring)),
         classes=task.classes,
         iterations=iterations,
+        scoring_revision=SCORING_REVISION,
+        training_revision=TRAINING_REVISION,
     )
 
 
