@@ -1,57 +1,62 @@
-"""OME-Zarr."""
+"""Zarr and OME-Zarr (0.4 and 0.5): the full resolution of an image; named axes are turned to ZYX."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.core.errors import BadInput
-from embench.data.readers.base import (
-    NANOMETRES,
-    Stored,
-    VoxelSize,
-    as_zyx,
-    check_declared,
-    only_one,
-    sections_at_once,
-    stored_size,
-)
+from embench.data.readers.base import NANOMETRES, Format, Stored, VoxelSize, check_at_once, find_axes, together
+from embench.data.readers.hdf5 import only
+from embench.errors import BadInput
 
 
-def open_zarr(folder: Path, inside: str | None) -> Stored:
+def open_zarr(folder: Path, inside: str | None = None) -> Stored:
+    """Open an array of a Zarr folder; of an OME-Zarr image its largest. Chunks that are absent hold the fill value."""
     import zarr
 
     root: Any = zarr.open(str(folder), mode="r")
+    if inside is not None and isinstance(root, zarr.Group):
+        root, inside = root[inside], None
     scales: list[dict[str, Any]] | None = None
-    if inside is None and isinstance(root, zarr.Group):
+    if isinstance(root, zarr.Group):
         attributes: Any = dict(root.attrs)
         scales = attributes.get("ome", attributes).get("multiscales")
         if scales:
             inside = scales[0]["datasets"][0]["path"]
         else:
             members = root.members(max_depth=None)
-            inside = only_one(folder, sorted(name for name, each in members if isinstance(each, zarr.Array)))
+            inside = only(folder, sorted(name for name, each in members if isinstance(each, zarr.Array)))
     array: Any = root[inside] if inside is not None else root
     if not isinstance(array, zarr.Array):
         raise BadInput(f"{folder}: {inside} is a group; name an array inside it")
-    lead = len(array.shape) - 3
-    if lead > 0 and any(n != 1 for n in array.shape[:lead]):
-        raise BadInput(f"{folder}: shape {array.shape}; expected one channel and one time point")
-    shape = as_zyx(folder, array.shape[max(0, lead) :])
+    names = _names(array, scales)
+    axes = find_axes(folder, array.shape, names)
     dtype = np.dtype(array.dtype)
     _check_codecs(folder, array)
-    check_declared(folder, int(np.prod(shape)) * dtype.itemsize, stored_size(folder))
+    shape = " x ".join(map(str, array.chunks))
+    check_at_once(folder, int(np.prod(array.chunks, dtype=object)) * dtype.itemsize, f"chunks of {shape}")
 
     def read(start: int, stop: int) -> NDArray[Any]:
-        where = (0,) * max(0, lead) + ((slice(start, stop),) if lead >= 0 else ())
-        return np.asarray(array[where]).reshape(stop - start, *shape[1:])
+        return axes.arranged(np.asarray(array[axes.select(start, stop)]))
 
-    chunk = array.chunks[lead] if lead >= 0 else 1
-    voxel_size = _zarr_voxel_size(scales[0]) if scales else None
-    return Stored(str(folder), shape, dtype, read, sections_at_once(shape, dtype, chunk), voxel_size)
+    chunk = int(axes.in_zyx(array.chunks)[0])
+    voxel_size = _voxel_size(scales[0], names) if scales else None
+    return Stored(str(folder), axes.shape, dtype, read, together(axes.shape, dtype, chunk), voxel_size)
+
+
+def _names(array: Any, scales: Sequence[dict[str, Any]] | None) -> list[str] | None:
+    """Return the names of the axes: of OME-Zarr, Zarr 3, or xarray."""
+    said: Any = None
+    if scales:
+        said = [each.get("name", "") if isinstance(each, dict) else str(each) for each in scales[0].get("axes", [])]
+    said = said or getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if not said or len(said) != len(array.shape) or not {"x", "y"} <= {str(each).lower() for each in said}:
+        return None
+    return [str(each) for each in said]
 
 
 _CODECS = {
@@ -60,6 +65,8 @@ _CODECS = {
     *("fixedscaleoffset", "astype"),
 }
 """What may stand between the bytes of a chunk and its voxels; some others (``pickle``) run what they are given."""
+_NO_CODECS = {"regular", "default", "v2"}
+"""Names of what else has a configuration in Zarr's metadata: grids of chunks and ways of naming them."""
 
 
 def _check_codecs(folder: Path, array: Any) -> None:
@@ -81,16 +88,19 @@ def _check_codecs(folder: Path, array: Any) -> None:
             waiting.append(value.get_config())
 
 
-_NO_CODECS = {"regular", "default", "v2"}
-"""Names of what else has a configuration in Zarr's metadata: grids of chunks and ways of naming them."""
-
-
-def _zarr_voxel_size(scale: dict[str, Any]) -> VoxelSize | None:
+def _voxel_size(scale: dict[str, Any], names: Sequence[str] | None) -> VoxelSize | None:
     axes = scale.get("axes", [])
     steps = [each["scale"] for each in scale["datasets"][0].get("coordinateTransformations", []) if "scale" in each]
-    space = [place for place, axis in enumerate(axes) if isinstance(axis, dict) and axis.get("type") == "space"]
-    units = [axes[place].get("unit") for place in space]
-    if len(space) != 3 or not steps or any(unit not in NANOMETRES for unit in units):
+    if names is None or not steps:
         return None
-    z, y, x = (float(steps[0][place]) * NANOMETRES[unit] for place, unit in zip(space, units, strict=True))
-    return z, y, x
+    by_name = {}
+    for axis, name, step in zip(axes, names, steps[0], strict=False):
+        unit = axis.get("unit") if isinstance(axis, dict) else None
+        if unit in NANOMETRES:
+            by_name[name.lower()] = float(step) * NANOMETRES[unit]
+    if not {"z", "y", "x"} <= by_name.keys():
+        return None
+    return by_name["z"], by_name["y"], by_name["x"]
+
+
+FORMAT = Format("OME-Zarr", (".zarr",), open_zarr, is_folder=True, has_inside=True)

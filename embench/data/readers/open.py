@@ -1,19 +1,9 @@
-"""Readers: an image file of any supported format as a stored volume (Z, Y, X), read a few sections at a time.
-
-A :class:`Stored` volume gives sections exactly as the file holds them. :func:`grey` and :func:`labels` turn one into
-the uint8 sections of a prepared file; they refuse what has no exact counterpart there. Nothing is thresholded,
-clipped, scaled or resized unless a function is asked to, by name.
-
-Files come from strangers, and their parsers crash: :func:`open_volume` reads in a child process with limits
-(:mod:`embench.core.sandbox`).
-
-Formats: PNG, TIFF (one or many pages), NIfTI, NRRD, HDF5, OME-Zarr. NIfTI and NRRD store X first and are turned to ZYX;
-flips and orientations in their headers are not applied: voxels are taken as stored.
-"""
+"""Opening a file of any format that is read, in a child process: files come from strangers, and their parsers crash."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -21,14 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.core import sandbox
-from embench.core.errors import BadInput
-from embench.data.listing import SUFFIXES
-from embench.data.readers.base import Stored, reading, split_inside, stored_size
-from embench.data.readers.hdf5 import open_hdf5
-from embench.data.readers.medical import open_nifti, open_nrrd
-from embench.data.readers.ome_zarr import open_zarr
-from embench.data.readers.raster import open_png, open_tiff
+from embench import guarded
+from embench.data.readers import hdf5, mrc, nifti, nrrd, ome_zarr, png, tiff
+from embench.data.readers.base import Format, Stored, reading, size_on_disk
+from embench.errors import BadInput
+
+FORMATS: tuple[Format, ...] = (
+    png.FORMAT,
+    tiff.FORMAT,
+    nifti.FORMAT,
+    nrrd.FORMAT,
+    mrc.FORMAT,
+    hdf5.FORMAT,
+    ome_zarr.FORMAT,
+)
+"""Every format that is read. A new one is a module beside these and an entry here."""
+
+SUFFIXES = tuple(suffix for each in FORMATS for suffix in each.suffixes)
+"""What :func:`open_volume` reads, by the end of a file's name (``.zarr`` is a folder)."""
+
+_WITH_INSIDE = "|".join(re.escape(suffix) for each in FORMATS if each.has_inside for suffix in each.suffixes)
+_INSIDE = re.compile(rf"(?P<file>.*(?:{_WITH_INSIDE})):(?P<inside>.+)", re.IGNORECASE)
 
 
 def open_volume(path: Path) -> Stored:
@@ -48,21 +51,37 @@ def open_volume(path: Path) -> Stored:
     Raises
     ------
     BadInput
-        Absent, unreadable, of another format, not two- or three-dimensional, or of absurd declared size.
+        Absent, unreadable, of another format, not two- or three-dimensional, of a meaning that is not known here, or
+        too large for the memory.
     """
     file, _ = split_inside(path)
-    size = stored_size(file)
-    facts = sandbox.call(_header, str(path), where=path, size=size)
-    shape, dtype = tuple(facts["shape"]), np.dtype(facts["dtype"])
+    size = size_on_disk(file)
+    facts = guarded.call(_header, str(path), where=path, size=size)
+    shape, dtype = tuple(facts.pop("shape")), np.dtype(facts.pop("dtype"))
     section = int(np.prod(shape[1:])) * dtype.itemsize * facts["channels"]
+    origin = facts["origin"]
 
     def read(start: int, stop: int) -> NDArray[Any]:
         needed = size + (stop - start) * section
-        return sandbox.call(_voxels, str(path), start, stop, where=facts["origin"], size=needed)
+        return guarded.call(_voxels, str(path), start, stop, where=origin, size=needed)
 
-    voxel_size = tuple(facts["voxel_size"]) if facts["voxel_size"] else None
-    more = {key: facts[key] for key in ("origin", "together", "is_indexed", "channels")}
-    return Stored(shape=shape, dtype=dtype, read=read, voxel_size=voxel_size, **more)
+    voxel_size = tuple(facts.pop("voxel_size") or ()) or None
+    palette = tuple((r, g, b) for r, g, b in facts.pop("palette") or ()) or None
+    return Stored(shape=shape, dtype=dtype, read=read, voxel_size=voxel_size, palette=palette, **facts)
+
+
+def find_format(name: str) -> Format | None:
+    """Return the format of files of this name; ``None`` when it is not read."""
+    lower = name.lower()
+    return next((each for each in FORMATS if lower.endswith(each.suffixes)), None)
+
+
+def split_inside(path: Path) -> tuple[Path, str | None]:
+    """Split ``file.h5:inside`` into the file and what is named inside it."""
+    match = _INSIDE.fullmatch(str(path))
+    if path.exists() or match is None:
+        return path, None
+    return Path(match["file"]), match["inside"]
 
 
 # In the child
@@ -75,13 +94,15 @@ _MOST_OPENED = 16
 def _header(path: str) -> dict[str, Any]:
     volume = _opened(path)
     return {
-        "origin": volume.origin,
         "shape": volume.shape,
         "dtype": volume.dtype.str,
-        "together": volume.together,
-        "voxel_size": volume.voxel_size,
-        "is_indexed": volume.is_indexed,
-        "channels": volume.channels,
+        **{
+            name: getattr(volume, name)
+            for name in (
+                *("origin", "together", "voxel_size", "channels", "has_alpha", "bits", "palette"),
+                *("orientation", "siblings", "notes"),
+            )
+        },
     }
 
 
@@ -106,18 +127,8 @@ def _opened(path: str) -> Stored:
 def _open(path: Path) -> Stored:
     """Open a volume in this very process."""
     file, inside = split_inside(path)
-    name = file.name.lower()
+    found = find_format(file.name)
+    if found is None:
+        raise BadInput(f"{path}: not a known image format; use one of {', '.join(SUFFIXES)}")
     with reading(path):
-        if name.endswith(".png"):
-            return open_png(file)
-        if name.endswith((".tif", ".tiff")):
-            return open_tiff(file)
-        if name.endswith((".nii", ".nii.gz")):
-            return open_nifti(file)
-        if name.endswith(".nrrd"):
-            return open_nrrd(file)
-        if name.endswith((".h5", ".hdf5", ".hdf")):
-            return open_hdf5(file, inside)
-        if name.endswith(".zarr"):
-            return open_zarr(file, inside)
-    raise BadInput(f"{path}: not a known image format; use one of {', '.join(SUFFIXES)}")
+        return found.open(file, inside)

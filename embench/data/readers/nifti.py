@@ -1,0 +1,75 @@
+"""NIfTI-1 and 2, also compressed: X is stored first and turned to ZYX; scale factors are applied.
+
+Voxels are in the order in which they are stored; how the header turns or mirrors it is told as ``orientation``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embench.data.readers.base import (
+    DEFLATE,
+    NANOMETRES,
+    Format,
+    Stored,
+    check_at_once,
+    check_dense,
+    find_axes,
+    orientation_of,
+    per_slab,
+    together,
+)
+from embench.errors import BadInput
+
+
+def open_nifti(file: Path, inside: str | None = None) -> Stored:
+    """Open a NIfTI file of one volume."""
+    import nibabel
+
+    del inside
+    image: Any = nibabel.load(file)
+    if any(n != 1 for n in image.shape[3:]):
+        raise BadInput(f"{file}: shape {image.shape}; expected three axes")
+    plain = tuple(image.shape[:3])
+    shape = find_axes(file, plain[::-1]).shape
+    slope, inter = image.dataobj.slope, image.dataobj.inter
+    dtype = np.dtype(image.get_data_dtype()) if (slope, inter) == (1.0, 0.0) else np.dtype(np.float64)
+    size = int(np.prod(shape)) * np.dtype(image.get_data_dtype()).itemsize
+    is_compressed = file.name.lower().endswith(".gz")
+    check_dense(file, size, file.stat().st_size, DEFLATE if is_compressed else 1)
+    if is_compressed:
+        check_at_once(file, int(np.prod(shape)) * dtype.itemsize, "a compressed volume in one piece")
+    ndim, tail = len(image.shape), (0,) * (len(image.shape) - 3)
+    notes = [] if dtype == image.get_data_dtype() else [f"scaled as its header says: {slope:g} x value + {inter:g}"]
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        data: Any = nibabel.load(file).dataobj
+        where = (slice(None), slice(None), slice(start, stop), *tail)[: max(2, ndim)]
+        return np.asanyarray(data[where]).reshape(shape[2], shape[1], stop - start).transpose(2, 1, 0)
+
+    return Stored(
+        str(file),
+        shape,
+        dtype,
+        read,
+        shape[0] if is_compressed else together(shape, dtype, per_slab(shape, dtype)),
+        _voxel_size(image, plain),
+        orientation=orientation_of(np.asarray(image.affine, float)[:3, :3].T) if len(plain) == 3 else None,
+        notes=notes,
+    )
+
+
+def _voxel_size(image: Any, plain: tuple[int, ...]) -> tuple[float, float, float] | None:
+    """Return the header's voxel size where it says micrometres: in tomography a millimetre is mostly a default."""
+    unit = image.header.get_xyzt_units()[0]
+    if unit != "micron" or len(plain) != 3:
+        return None
+    x, y, z = (float(each) * NANOMETRES["micron"] for each in image.header.get_zooms()[:3])
+    return z, y, x
+
+
+FORMAT = Format("NIfTI", (".nii", ".nii.gz"), open_nifti)
