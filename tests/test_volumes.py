@@ -134,9 +134,9 @@ def test_broken_files_are_named(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_formats_and_absent_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.mrc").write_bytes(b"x")
+    (tmp_path / "a.bmp").write_bytes(b"x")
     with pytest.raises(BadInput, match="not a known image format"):
-        open_volume(tmp_path / "a.mrc")
+        open_volume(tmp_path / "a.bmp")
     with pytest.raises(BadInput, match="no such file"):
         open_volume(tmp_path / "b.png")
 

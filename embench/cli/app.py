@@ -322,6 +322,21 @@ def prepare(
     grey_range: Annotated[
         str | None, typer.Option(help="With --name: LOW,HIGH or auto, for images that are not 8-bit.")
     ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="With --name: name (the default) or number: how masks find their images.")
+    ] = None,
+    mask_suffix: Annotated[
+        str | None, typer.Option(help="With --name: what a mask's name has behind its image's, as in _mask.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --name and two classes: mask values above it are the second; recorded.")
+    ] = None,
+    allow_duplicates: Annotated[
+        bool, typer.Option("--allow-duplicates", help="With --name: take test images that are in training too.")
+    ] = False,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Read files that are large beside the memory of this machine.")
+    ] = False,
     data: DataFolder = None,
 ) -> None:
     """Bring a data set, or your own images and masks, into the one prepared format."""
@@ -341,6 +356,11 @@ def prepare(
         scoring=scoring,
         voxel_size=voxel_size,
         grey_range=grey_range,
+        pair=pair,
+        mask_suffix=mask_suffix,
+        threshold=threshold,
+        allow_duplicates=allow_duplicates,
+        any_size=any_size,
     )
 
 

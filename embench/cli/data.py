@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embench.core import paths
 from embench.core.console import print_table
 from embench.core.errors import BadInput
-from embench.data import catalog, store
-
-if TYPE_CHECKING:
-    pass
+from embench.data import catalog, store, summary
+from embench.data.readers.base import ANY_SIZE
+from embench.data.task import SPLITS
 
 
 def fetch(name: str, data: Path | None, insecure_hosts: Sequence[str]) -> None:
@@ -27,10 +27,21 @@ def fetch(name: str, data: Path | None, insecure_hosts: Sequence[str]) -> None:
     print(f"next: embench prepare {name}")
 
 
-def prepare(task: str | None, source: Sequence[Path], data: Path | None, force: bool, **own: Any) -> None:
+def prepare(
+    task: str | None,
+    source: Sequence[Path],
+    data: Path | None,
+    force: bool,
+    *,
+    allow_duplicates: bool = False,
+    any_size: bool = False,
+    **own: Any,
+) -> None:
     """Prepare a registered task or, with a ``name`` of their own, the user's images; say what was written."""
     from embench.data import own_task
 
+    if any_size:
+        os.environ[ANY_SIZE] = "1"
     given = {option: value for option, value in own.items() if value is not None}
     if (task is None) == ("name" not in given):
         raise BadInput("say what to prepare: a task (see: embench list tasks), or --name with your own images")
@@ -48,9 +59,11 @@ def prepare(task: str | None, source: Sequence[Path], data: Path | None, force: 
             raise BadInput(f"--tiles: goes with --name alone, not with {', '.join(map(str, sorted(odd)))}")
         _tell_prepared(*own_tiles.prepare(given["name"], given["tiles"], data, force=force))
         return
-    if "classes" not in given or len(source) > 1:
-        raise BadInput("--name: give --classes 0:background,1:er and --images DIR --masks DIR (or one --source DIR)")
-    asked = own_task.OwnData(**given, source=source[0] if source else None)
+    if "classes" not in given:
+        raise BadInput(f"--name {given['name']}: --classes is missing; name the values of the masks: 0:background,1:er")
+    if len(source) > 1:
+        raise BadInput(f"--name {given['name']}: {len(source)} times --source; give one folder with train/ and test/")
+    asked = own_task.OwnData(**given, source=source[0] if source else None, allow_duplicates=allow_duplicates)
     _tell_prepared(*own_task.prepare(asked, data, force=force))
 
 
@@ -60,8 +73,8 @@ def _tell_prepared(name: str, path: Path, fresh: bool) -> None:
         verified = prepared.card.get("verified")
         source = "" if verified is None else ", source verified" if verified else ", source unverified"
         print(f"{name}: {state}, {path}, hash {prepared.hash[:12]}{source}")
-        for note in prepared.card.get("notes", []):
-            print(f"  note: {note}")
+        for line in summary.lines(prepared):
+            print(f"  {line}")
 
 
 def verify(name: str, data: Path | None) -> None:
@@ -85,18 +98,37 @@ def show(name: str, data: Path | None) -> None:
     """Print a task's facts and, where it is prepared, what its file holds."""
     task = catalog.find_task(name, data)
     for key, value in asdict(task).items():
-        print(f"{key}: {value}")
+        if value not in ("", None, {}):
+            print(f"{key}: {value}")
     path = paths.prepared_path(name, data)
     if not path.exists():
         print("prepared: no")
         return
     with store.Prepared(path) as prepared:
-        print(f"prepared: {path}\nhash: {prepared.hash}\nnorms in use: {prepared.norms[0]:.8f} {prepared.norms[1]:.8f}")
+        print(f"prepared: {path}\nhash: {prepared.hash}")
+        for line in summary.lines(prepared):
+            print(line)
         for key, value in prepared.card.items():
-            print(f"{key}: {value}")
-        for split in ("train", "valid", "test"):
-            for volume in prepared.volumes(split):
+            if key not in _SUMMARISED:
+                print(f"{key}: {_short(value)}")
+        for split in SPLITS:
+            volumes = prepared.volumes(split)
+            for volume in volumes[:_SHOWN]:
                 print(f"{split}: {volume.name} {volume.image.shape}")
+            if len(volumes) > _SHOWN:
+                print(f"{split}: and {len(volumes) - _SHOWN} more")
+
+
+_SHOWN = 10
+"""Images of a split that ``show`` lists."""
+_SUMMARISED = ("splits", "leakage", "notes", "crop", "budget", "norms", "threshold", "made from")
+
+
+def _short(value: Any) -> str:
+    """Return a fact of a card as one short line."""
+    if isinstance(value, dict | list) and len(value) > _SHOWN:
+        return f"{len(value)} entries"
+    return str(value)
 
 
 def list_tasks(data: Path | None) -> None:

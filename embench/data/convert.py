@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import Computed, Palette, Stored
-from embench.errors import BadInput
-from embench.task import Sections
+from embench.data.task import Sections
 
 _BLOCK = 2**20
 """Voxels converted at a time: the wider types they take on the way are then no matter of a section's size."""
@@ -316,5 +316,5 @@ def label_advice(strange: Iterable[float], known: Sequence[int], dtype: np.dtype
 
 
 def _is_numbering(values: Sequence[float]) -> bool:
-    """Whether whole numbers follow each other closely from a small one on, or are too large for grey values."""
-    return max(values) > 255 or values[-1] - values[0] < 3 * len(values)
+    """Whether whole numbers follow each other without gaps but do not fill 0..255, or are too large for grey values."""
+    return values[-1] > 255 or (values[-1] < 240 and len(values) >= 0.9 * (values[-1] - values[0] + 1))

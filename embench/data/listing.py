@@ -10,9 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from embench.core.errors import BadInput
 from embench.data.readers.open import SUFFIXES, find_format
-from embench.errors import BadInput
-from embench.task import Split
+from embench.data.task import Split
 
 Pairing = Literal["name", "number"]
 
@@ -92,7 +92,7 @@ def list_images(folder: Path, *, below: bool = False) -> ImageFiles:
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
         here = Path(parent)
-        images = [name for name in folders if is_image(here / name) and _is_folder_format(name)]
+        images = [name for name in folders if is_image(here / name)]
         files += [here / name for name in images]
         folders[:] = sorted(name for name in folders if not is_junk(name) and name not in images) if below else []
         for name in names:
@@ -106,11 +106,6 @@ def list_images(folder: Path, *, below: bool = False) -> ImageFiles:
 def _instead(unread: Sequence[Path]) -> str:
     kinds = sorted({file.suffix.lower() for file in unread if file.suffix})
     return f"; it holds {', '.join(kinds[:5])}: convert these" if kinds else ""
-
-
-def _is_folder_format(name: str) -> bool:
-    found = find_format(name)
-    return found is not None and found.is_folder
 
 
 @dataclass(frozen=True)

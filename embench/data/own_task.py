@@ -16,24 +16,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embench import store, tasks
+from embench.core import paths
+from embench.core.errors import BadInput
+from embench.core.names import check_name
+from embench.data import catalog, store
 from embench.data.convert import grey, label_advice, labels, palette_faults, scaled, stack
 from embench.data.listing import gaps, list_images, pair_as_asked, stem
 from embench.data.readers.base import Computed, Stored
 from embench.data.readers.open import find_format, open_volume, split_inside
-from embench.errors import BadInput
-from embench.names import check_name
-from embench.task import SPLITS, Item, Scoring, Sections, Split, Task
+from embench.data.task import SPLITS, Item, Scoring, Sections, Split, Task
 
 Planes = Literal["2d", "stack", "orthoplane"]
 DATASET = "own"
-"""What :attr:`embench.task.Task.dataset` says of such tasks."""
+"""What :attr:`embench.data.task.Task.dataset` says of such tasks."""
 ITERATIONS = 2500
 """Default budget: that of most published tasks."""
 _LARGEST_CROP = 512
@@ -144,7 +145,7 @@ def prepare(asked: OwnData, folder: Path | None = None, *, force: bool = False) 
         One line per fault of the settings or of the files; nothing is written.
     """
     check_name(asked.name, "--name")
-    if tasks.is_registered(asked.name):
+    if catalog.is_registered(asked.name):
         raise BadInput(f"--name {asked.name}: a built-in task or data set is called so; choose another")
     values, names = _classes(asked.classes)
     if asked.scoring not in get_args(Planes):
@@ -169,7 +170,7 @@ def prepare(asked: OwnData, folder: Path | None = None, *, force: bool = False) 
         voxel_size=voxel_size or _stored_voxel_size(found.pairs),
     )
     made_from = _made_from(asked, values, found.files)
-    path = store.prepared_path(asked.name, folder)
+    path = paths.prepared_path(asked.name, folder)
     if path.exists() and not force:
         with store.Prepared(path) as before:
             if before.spec == task and before.card.get("made from") == made_from:
@@ -203,8 +204,11 @@ def _with_hint(error: BadInput, pairs: Sequence[_Pair], values: Sequence[int]) -
         return error
     strange = [float(each) for line in told for each in re.findall(r"(-?[\d.]+(?:e[+-]?\d+)?) \(\d+ voxels\)", line)]
     further = max((int(n) for line in told for n in re.findall(r"and (\d+) further values", line)), default=0)
-    advice = label_advice([*strange, *range(int(max(strange, default=0)) + 1, int(max(strange, default=0)) + further)],
-                          values, pairs[0].mask.dtype)
+    advice = label_advice(
+        [*strange, *range(int(max(strange, default=0)) + 1, int(max(strange, default=0)) + further)],
+        values,
+        pairs[0].mask.dtype,
+    )
     hint = "--classes names the values as masks hold them, as in 0:background,255:er; nothing is thresholded"
     hint += f" without --threshold VALUE{f'. {advice[0].upper()}{advice[1:]}' if advice else ''}"
     return BadInput([*error.lines[:-1], f"{error.lines[-1]}; {hint}"])
@@ -221,7 +225,9 @@ def _items(
         try:
             if id(part.pair) not in images:
                 image = part.pair.image
-                images[id(part.pair)] = scaled(image, *(limits or (None, None)), notes) if asked.grey_range else grey(image)
+                low, high = limits or (None, None)
+                is_scaled = asked.grey_range is not None
+                images[id(part.pair)] = scaled(image, low, high, notes) if is_scaled else grey(image)
         except BadInput as error:
             faults += error.lines
     if faults:
@@ -370,7 +376,10 @@ def _find(asked: OwnData, scoring: Scoring) -> _Found:
         found.pairs += pairs
     if faults:
         raise BadInput(dict.fromkeys(faults))
-    for what, volumes in (("images", [each.image for each in found.pairs]), ("masks", [each.mask for each in found.pairs])):
+    for what, volumes in (
+        ("images", [each.image for each in found.pairs]),
+        ("masks", [each.mask for each in found.pairs]),
+    ):
         said = Counter(note for volume in volumes for note in dict.fromkeys(volume.notes))
         found.notes += [f"{what}: {note} ({count} of {len(volumes)})" for note, count in said.items()]
     return found
@@ -402,7 +411,7 @@ def _opened(image_file: Path, mask_file: Path, split: Split | None) -> _Pair:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             raise BadInput(
                 f"{file}: one of {len(volume.siblings) + 1} files of a volume, of which {', '.join(absent[:3])}{more} "
-                f"{'is' if len(absent) == 1 else 'are'} not beside it; put them there, or save the sections as plain TIFF"
+                f"{'is' if len(absent) == 1 else 'are'} not here; put them beside it, or save sections as plain TIFF"
             )
     if image.shape != mask.shape:
         shapes = f"shape {mask.shape}, its image {image_file.name} has {image.shape} (ZYX)"
@@ -437,12 +446,16 @@ def _sides(asked: OwnData) -> list[tuple[Split | None, Path, Path]]:
             if len(there) > 1:
                 faults.append(f"{asked.source}: {' and '.join(each.name for each in there)} are both there; keep one")
             if not there and split != "valid":
-                faults.append(f"{asked.source / split}: no such folder; --source holds train/ and test/, perhaps valid/")
+                faults.append(
+                    f"{asked.source / split}: no such folder; --source holds train/ and test/, perhaps valid/"
+                )
             sides += [(split, each / "images", each / "masks") for each in there]
         known = {name for names in _FOLDERS.values() for name in names}
         others = [each.name for each in asked.source.iterdir() if each.is_dir() and not each.name.startswith(".")]
         if odd := sorted(name for name in others if name not in known and name != "__MACOSX"):
-            faults.append(f"{asked.source}: folders {', '.join(odd)} are of no split; call them train, valid or test, or move them")
+            faults.append(
+                f"{asked.source}: folders {', '.join(odd)} are no split; call them train, valid or test, or move them"
+            )
         if faults:
             raise BadInput(faults)
         return sides
@@ -477,7 +490,7 @@ def _last(pairs: Sequence[_Pair], share: float) -> list[_Part]:
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
-    """Return the lines of a .csv file by column: separated by commas, semicolons or tabs, as spreadsheets write them."""
+    """Return the lines of a .csv file by column, separated by commas, semicolons or tabs, as spreadsheets do."""
     try:
         content = file.read_bytes()
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -493,8 +506,8 @@ def _rows(file: Path) -> list[dict[str, str]]:
     found = [{str(key).strip().lower(): value for key, value in row.items() if isinstance(value, str)} for row in rows]
     if not found or not {"name", "split"} <= found[0].keys():
         raise BadInput(
-            f"{file}: its first line is {head.strip()[:80]!r}; expected name,split (or name,split,first,last) and then a "
-            "line per file"
+            f"{file}: its first line is {head.strip()[:80]!r}; expected name,split (or name,split,first,last) and "
+            "then a line per file"
         )
     return found
 
@@ -529,7 +542,7 @@ def _listed(pairs: Sequence[_Pair], file: Path) -> list[_Part]:
             faults.append(f"{where}: some sections {first}..{last} of {name} are already in a split")
             continue
         taken[found.name][first : last + 1] = True
-        parts.append(_Part(split, found, first, last + 1))  # type: ignore[arg-type]
+        parts.append(_Part(split, found, first, last + 1))
     listed = {part.pair.name for part in parts}
     if not faults:
         faults += [f"{each.image.origin}: not in {file}" for each in pairs if each.name not in listed]

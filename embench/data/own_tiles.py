@@ -10,6 +10,7 @@ everything below it, or a file directly inside it.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import multiprocessing
 from collections import defaultdict
@@ -30,7 +31,7 @@ from embench.core.files import replacing
 from embench.core.names import check_name
 from embench.data import catalog, packing, store
 from embench.data.convert import grey
-from embench.data.listing import Listing, is_image, natural
+from embench.data.listing import list_images
 from embench.data.patches import NEAR, SIDE, fingerprint, patches
 from embench.data.readers.open import open_volume
 from embench.data.task import UnlabelledSet
@@ -93,7 +94,7 @@ def prepare(
     ----------
     name : str
     source : Path
-        A folder of 8-bit grey images of any size, in any format of :data:`embench.data.listing.SUFFIXES` but Zarr.
+        A folder of 8-bit grey images of any size, in any format of :data:`embench.data.readers.open.SUFFIXES`.
     folder : Path, optional
         Of prepared files.
     force : bool
@@ -115,16 +116,19 @@ def prepare(
     if catalog.is_registered(name):
         raise BadInput(f"--name {name}: taken by a registered data set; choose another")
     path = paths.prepared_path(name, folder)
+    listed = list_images(source, below=True)
+    root = source.resolve()
+    names = [str(file.relative_to(source)) for file in listed.files]
+    made_from = hashlib.sha256(
+        json.dumps([root.name, [_file_facts(root, each) for each in names]]).encode()
+    ).hexdigest()
     if path.exists() and not force:
         with store.Prepared(path) as before:
             if not isinstance(before.spec, UnlabelledSet):
                 raise BadInput(f"{path}: holds a task of this name; choose another --name")
-        return name, path, False
-    root = source.resolve()
-    files = sorted((file for file in Listing(root).files if is_image(file)), key=natural)
-    if not files:
-        raise BadInput(f"{source}: no images")
-    names = [str(file.relative_to(root)) for file in files]
+            if before.card.get("made from") == made_from:
+                return name, path, False
+        raise BadInput(f"{path}: prepared from other files or settings; add --force to replace it")
     survey = path.with_name(f".{path.name}.survey")
     found = _surveyed(root, names, survey, jobs or environment.cores(), f"hashing tiles for {name}")
     chosen = _distinct(found, [each.split("/")[0] for each in names])
@@ -134,6 +138,8 @@ def prepare(
         "files": len(names),
         "tiles": len(found),
         "left out as near duplicates": len(found) - len(chosen),
+        "made from": made_from,
+        **({"notes": [listed.note]} if listed.note else {}),
     }
     spec = UnlabelledSet(name=name, title=root.name, dataset=DATASET)
     packing.pack(path, spec, Tiles(root, names, chosen), card, jobs=jobs)

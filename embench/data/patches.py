@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ def interleaved(items: Iterable[Place]) -> list[str]:
                 continue
             least, most = min(first for first, _ in inside), max(last for _, last in inside)
             faults += [
-                f"{origin}: {other} item {name} ({first}..{last}) lies within {split} ({least}..{most})"
+                f"{PurePath(origin).name}: {other} item {name} ({first}..{last}) lies within {split} ({least}..{most})"
                 for other, first, last, name in found
                 if other != split and first <= most and last >= least
             ]

@@ -48,7 +48,15 @@ _CHUNK = (1, 256, 256)
 _CUBE = (16, 64, 64)
 
 
-def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: dict[str, Any] | None = None) -> str:
+def write(
+    path: Path,
+    spec: Task | UnlabelledSet,
+    items: Iterable[Item],
+    card: dict[str, Any] | None = None,
+    *,
+    notes: Iterable[str] = (),
+    allow_duplicates: bool = True,
+) -> str:
     """Write a prepared file, streaming section by section, and return its hash.
 
     Parameters
@@ -59,19 +67,25 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
     items : iterable of Item
         Read once, in order.
     card : dict, optional
-        What else is known of the preparation (source files and hashes), stored as JSON with the items' ``notes``.
+        What else is known of the preparation (source files and hashes), stored as JSON with the items' ``notes`` and
+        what the splits hold (:mod:`embench.data.summary`).
+    notes : iterable of str
+        Further ones.
+    allow_duplicates : bool
+        Without, test images that are exactly in the training split are a fault.
 
     Raises
     ------
     BadInput
         Whatever the items' sections raise on being read, images and labels of different shape, label values outside
-        the classes, no training or no test images: one line per fault, every fault at once.
+        the classes, no training or no test images, duplicates: one line per fault, every fault at once.
     """
     import h5py
 
     check_name(spec.name)
     faults: list[str] = []
-    notes: list[str] = []
+    noted: list[str] = []
+    splits: dict[str, dict[str, Any]] = {}
     grey_levels = np.zeros(256, np.int64)
     places: list[tuple[Split, str, str, int]] = []
     # not locked by HDF5: the temporary file is locked already
@@ -86,19 +100,31 @@ def write(path: Path, spec: Task | UnlabelledSet, items: Iterable[Item], card: d
                 continue
             places.append((item.split, item.name, item.origin, item.image.shape[0]))
             group = file.create_group(f"{item.split}/{item.name}")
+            facts = splits.setdefault(item.split, {"volumes": 0, "sections": 0})
+            facts["volumes"] += 1
+            facts["sections"] += item.image.shape[0]
             for _, section in _copy(group, "image", item.image, spec, faults):
                 if item.split == "train":
                     grey_levels += np.bincount(section.ravel(), minlength=256)
             if item.labels is not None:
-                faults += _copy_labels(group, item, spec, faults)
-            notes += item.notes
+                counts = facts.setdefault("labels", [0] * len(getattr(spec, "classes", ())))
+                faults += _copy_labels(group, item, spec, faults, counts)
+            folder = f"{Path(item.origin).parent}/" if item.origin else ""
+            noted += [note.replace(folder, "") if folder else note for note in item.notes]
         if faults := faults or _split_faults(spec, {split for split, *_ in places}):
             raise BadInput(dict.fromkeys(faults))
-        told: dict[str, Any] = {"notes": list(dict.fromkeys(notes))} if notes else {}
+        told: dict[str, Any] = {"splits": splits}
+        if all_notes := list(dict.fromkeys([*notes, *noted])):
+            told["notes"] = all_notes
         if isinstance(spec, Task):
             from embench.data import patches
 
             told["leakage"] = patches.between_splits({split: _volumes(file, split) for split in SPLITS}, places)
+            if (found := told["leakage"])["exact"] and not allow_duplicates:
+                raise BadInput(
+                    f"{spec.name}: {found['exact']} of {found['patches']} test patches are exactly in the training "
+                    f"split, as in {', '.join(found['examples'][:3])}; take them out of one, or add --allow-duplicates"
+                )
         digest = seal(file, spec, grey_levels, {**(card or {}), **told})
     remember(path)
     return digest
@@ -334,7 +360,7 @@ def _audit(name: str) -> None:
 def _audit_split(path: Path, file: h5py.File, split: Split, spec: Task | UnlabelledSet) -> None:
     import h5py
 
-    from embench.data.readers.base import check_declared
+    from embench.data.readers.base import DEFLATE, check_dense
     from embench.data.readers.hdf5 import hdf5_dataset
 
     group = file.get(split, getlink=True)
@@ -355,7 +381,7 @@ def _audit_split(path: Path, file: h5py.File, split: Split, spec: Task | Unlabel
                 raise BadInput(f"{where}: {dataset.dtype} {dataset.shape}; expected uint8 (Z, Y, X); prepare it again")
             if dataset.shape != found[0].shape:
                 raise BadInput(f"{where}: image is {found[0].shape}, labels are {dataset.shape}; prepare it again")
-            check_declared(where, dataset.size, dataset.id.get_storage_size())
+            check_dense(where, dataset.size, dataset.id.get_storage_size(), DEFLATE)
         if isinstance(spec, Task):
             labels, count = found[-1], len(spec.classes)
             step = labels.chunks[0] if labels.chunks else 1
@@ -425,7 +451,10 @@ def _section(volume: Sections, z: int, faults: list[str]) -> NDArray[np.uint8]:
         return np.zeros(volume.shape[1:], np.uint8)
 
 
-def _copy_labels(group: h5py.Group, item: Item, spec: Task | UnlabelledSet, faults: list[str]) -> list[str]:
+def _copy_labels(
+    group: h5py.Group, item: Item, spec: Task | UnlabelledSet, faults: list[str], counts: list[int]
+) -> list[str]:
+    """Copy the labels of an item and add its voxels to ``counts`` by class; return what is wrong with them."""
     assert item.labels is not None
     assert isinstance(spec, Task)
     strange: dict[int, int] = {}
@@ -433,6 +462,9 @@ def _copy_labels(group: h5py.Group, item: Item, spec: Task | UnlabelledSet, faul
         if section.max() >= len(spec.classes):
             for value in np.unique(section[section >= len(spec.classes)]):
                 strange.setdefault(int(value), z)
+            continue
+        for value, count in enumerate(np.bincount(section.ravel(), minlength=len(counts)).tolist()):
+            counts[value] += count
     if not strange:
         return []
     found = ", ".join(f"{value} (first in section {z})" for value, z in sorted(strange.items()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from embench.store import Prepared
-from embench.task import SPLITS, Task
+from embench.data.store import Prepared
+from embench.data.task import SPLITS, Task
 
 
 def lines(prepared: Prepared) -> list[str]:
@@ -49,7 +49,9 @@ def warnings(task: Task, card: dict[str, Any]) -> list[str]:
         absent = [split for split in ("train", "test") if split in splits and not splits[split]["labels"][value]]
         name = task.classes[value]
         if absent == ["train", "test"]:
-            found.append(f"warning: no mask holds {name} (class {value}); leave it out of --classes, or check the masks")
+            found.append(
+                f"warning: no mask holds {name} (class {value}); leave it out of --classes, or check the masks"
+            )
         elif "test" in absent:
             found.append(
                 f"warning: the test split holds no {name} (class {value}): predicting none of it counts as a full score"
@@ -69,5 +71,7 @@ def _percent(share: float) -> str:
 
 
 def _duplicates(told: dict[str, Any]) -> str:
-    found = f"duplicates: of {told['patches']} test patches {told['exact']} are exactly, {told['near']} nearly in training"
+    found = (
+        f"duplicates: of {told['patches']} test patches {told['exact']} are exactly, {told['near']} nearly in training"
+    )
     return f"{found} (as in {told['examples'][0]})" if told["near"] and told["examples"] else found

@@ -15,12 +15,11 @@ from embench.core.errors import BadInput
 from embench.core.names import is_name, unknown
 from embench.data import catalog, store
 from embench.data.convert import grey
+from embench.data.listing import list_images
 from embench.data.patches import spans
 from embench.data.readers.open import open_volume
 from embench.data.store import Prepared
 from embench.data.task import Item, UnlabelledSet
-
-SUFFIXES = (".tif", ".tiff", ".png")
 
 
 class Tiles:
@@ -81,8 +80,8 @@ def open_unlabelled(data: str, folder: Path | None = None) -> Prepared:
     Parameters
     ----------
     data : str
-        Name of an unlabelled set, or a folder with .tif, .tiff and .png images of 8-bit grey values; a multipage
-        tif is a volume (Z, Y, X).
+        Name of an unlabelled set, or a folder of 8-bit grey images in any format of
+        :data:`embench.data.readers.open.SUFFIXES`; several sections in a file are a volume (Z, Y, X).
     folder : Path, optional
         Of prepared files.
 
@@ -108,14 +107,13 @@ def _pack(source: Path, folder: Path | None) -> Path:
     name = "".join(c if is_name(f"a{c}") else "-" for c in source.resolve().name.lower()).strip("-._")[:80]
     if not is_name(name) or _is_registered(name) or name in [task.name for task in catalog.all_tasks()]:
         raise BadInput(f"{source}: the name {name!r} is taken or empty; rename the folder")
-    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not files:
-        raise BadInput(f"{source}: no images ({', '.join(SUFFIXES)}); give a folder that holds some")
+    listed = list_images(source, below=True)
+    files = listed.files
     path = paths.prepared_path(name, folder)
     card = {"files": {str(f.relative_to(source)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}}
     if path.exists():
         with Prepared(path) as before:
-            if before.card == card:
+            if before.card.get("files") == card["files"]:
                 return path
             if not isinstance(before.spec, UnlabelledSet) or before.spec.dataset != "folder":
                 raise BadInput(f"{path}: another prepared set of this name; rename the folder {source}")
@@ -123,10 +121,10 @@ def _pack(source: Path, folder: Path | None) -> Path:
     for file in files:
         try:
             volume = open_volume(file)
-            if volume.dtype != np.uint8 or volume.channels > 1 or volume.is_indexed:
+            if volume.dtype != np.uint8 or volume.bits != 8 or volume.channels > 1 or volume.is_indexed:
                 found = "a palette" if volume.is_indexed else f"{volume.channels} channel(s)"
                 remedy = "convert it to 8-bit grey, stretching the same range in every image"
-                faults.append(f"{file}: {volume.dtype} with {found}; {remedy}")
+                faults.append(f"{file}: {volume.bits} bits, {volume.dtype}, with {found}; {remedy}")
         except BadInput as error:
             faults += error.lines
     if faults:
@@ -135,5 +133,6 @@ def _pack(source: Path, folder: Path | None) -> Path:
         Item("train", str(file.relative_to(source)).replace(os.sep, ":"), grey(open_volume(file)), origin=str(file))
         for file in files
     )
-    store.write(path, UnlabelledSet(name=name, title=source.resolve().name, dataset="folder"), items, card)
+    spec = UnlabelledSet(name=name, title=source.resolve().name, dataset="folder")
+    store.write(path, spec, items, card, notes=[listed.note] if listed.note else [])
     return path

@@ -25,8 +25,8 @@ from embench.core import environment
 from embench.core.errors import BadInput
 from embench.core.names import check_name
 from embench.data import duplicates
-from embench.data.convert import single_channel
-from embench.data.listing import is_image, stem
+from embench.data.convert import label_advice, label_section, palette_faults
+from embench.data.listing import is_image, is_junk, stem
 from embench.data.readers.base import Stored
 from embench.data.readers.open import open_volume
 from embench.data.store import Prepared, Volume
@@ -120,7 +120,7 @@ class Predictions:
     def section(self, number: int, z: int) -> NDArray[np.uint8]:
         """Return one label section of one part."""
         _, stored, first = self.parts[number]
-        return np.ascontiguousarray(single_channel(stored[first + z], stored.origin).astype(np.uint8))
+        return np.ascontiguousarray(label_section(stored, first + z).astype(np.uint8))
 
 
 def check(prepared: Prepared, folder: Path) -> Predictions:
@@ -151,6 +151,7 @@ def check(prepared: Prepared, folder: Path) -> Predictions:
         stored, shape = opened[name]
         if fault := _shape_fault(stored, shape) or _value_fault(stored, task, digest):
             faults.append(f"{given[name]}: {fault}")
+    faults += palette_faults(stored for stored, _ in opened.values())
     if faults:
         raise BadInput(faults)
     return Predictions(parts, len(opened), digest.hexdigest(), unread)
@@ -251,7 +252,7 @@ def _given(
     given: dict[str, Path] = {}
     unread, faults = [], []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if is_junk(path.name):
             continue
         if not is_image(path):
             if path.is_dir():
@@ -302,6 +303,8 @@ def _assigned(
 
 def _shape_fault(stored: Stored, shape: tuple[int, ...]) -> str | None:
     if stored.shape == shape:
+        if stored.orientation not in (None, "RAS", "LPS", "LPI", "RAI"):
+            return f"its header lays x, y, z out as {stored.orientation}, mirrored or turned; write it as the image is"
         return None
     fault = f"shape {stored.shape} (ZYX), the test image has {tuple(shape)}"
     for order in permutations(range(3)):
@@ -318,7 +321,7 @@ def _value_fault(stored: Stored, task: Task, digest: Any) -> str | None:
     first = 0
     for z in range(stored.shape[0]):
         try:
-            section = single_channel(stored[z], f"section {z}")
+            section = label_section(stored, z)
         except BadInput as error:
             return f"{error.lines[0].removeprefix(f'{stored.origin}: ')}; expected one channel of {expected_values}"
         values, counts = np.unique(section, return_counts=True)
@@ -333,17 +336,12 @@ def _value_fault(stored: Stored, task: Task, digest: Any) -> str | None:
         return None
     shown = ", ".join(f"{value:g} ({count})" for value, count in sorted(strange.items())[:4])
     more = f" and {len(strange) - 4} further values" if len(strange) > 4 else ""
-    return f"values {shown}{more} from section {first} on; expected {expected_values}{_advice(strange, stored, task)}"
-
-
-def _advice(strange: dict[float, int], stored: Stored, task: Task) -> str:
+    notes = f" ({'; '.join(stored.notes)})" if stored.notes else ""
+    fault = f"values {shown}{more} from section {first} on{notes}; expected {expected_values}"
     if len(task.classes) == 2 and set(strange) == {255.0}:
-        return "; a mask of 0 and 255 must be written as 0 and 1"
-    if any(not value.is_integer() for value in strange):
-        return "; probabilities or resampled labels: write the label of each voxel"
-    if stored.dtype == np.uint8 and len(strange) > 4:
-        return "; antialiased, compressed with loss, or grey values: write the label of each voxel"
-    return ""
+        return f"{fault}; a mask of 0 and 255 must be written as 0 and 1"
+    advice = label_advice(strange, range(len(task.classes)), stored.dtype)
+    return f"{fault}; {advice}" if advice else fault
 
 
 def summary(result: TrialResult, path: Path) -> str:

@@ -289,7 +289,7 @@ FAULTS: dict[str, tuple[str, Write, str | Sequence[str]]] = {
     "HDF5 of two volumes": ("b.h5", hdf5(lambda file, _: [file.__setitem__(n, grey()) for n in "ab"]), "name it"),
     "HDF5 without a volume": ("b.h5", hdf5(lambda file, _: file.create_group("volumes")), "none"),
     "HDF5 of records": ("b.h5", hdf5(lambda file, _: file.create_dataset("raw", SHAPE, [("a", "u1")])), "none"),
-    "HDF5 of four axes": ("b.h5", hdf5(lambda file, _: file.__setitem__("raw", grey()[None])), "none"),
+    "HDF5 of four axes": ("b.h5", hdf5(lambda file, _: file.__setitem__("raw", np.stack([grey()] * 2))), "none"),
     "HDF5 of absurd size": (
         "b.h5",
         hdf5(lambda file, _: file.create_dataset("raw", (10**6, 10**4, 10**4), "u1", chunks=(1, 64, 64))),
@@ -377,7 +377,7 @@ def layout(tmp_path: Path, fault: str) -> tuple[Path, list[object]]:
     path = tmp_path / f"{side or 'image'}s" / name
     write(path)
     wanted = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--data-dir", tmp_path / "data"]
-    return path, ["prepare", "--name", "mine", "--classes", "0:background,1:er", *wanted]
+    return path, ["prepare", "--name", "mine", "--classes", "0:background,1:er", "--allow-duplicates", *wanted]
 
 
 def test_there_are_more_than_forty() -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.errors import BadInput
+from embench.core.errors import BadInput
 
 Shape = tuple[int, int, int]
 VoxelSize = tuple[float, float, float]
@@ -64,7 +64,7 @@ class Format:
     suffixes : tuple of str
         Lower case, the most common first.
     open : callable
-        ``open(file, inside)`` returns a :class:`Stored`; ``inside``, if not ``None``, names a volume in a file of several.
+        ``open(file, inside)`` returns a :class:`Stored`; ``inside`` may name a volume in a file of several.
     is_folder, has_inside : bool
         Whether it is a folder on disk, and whether it may hold several volumes.
     """

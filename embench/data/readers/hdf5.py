@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import (
     Format,
     Palette,
@@ -23,7 +24,6 @@ from embench.data.readers.base import (
     together,
     turned_round,
 )
-from embench.errors import BadInput
 
 _MOST_AXES, _MOST_LINKS = 6, 16
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import Format, Stored, VoxelSize, check_dense, find_axes, per_slab, together
-from embench.errors import BadInput
 
 _IMOD_STAMP, _SIGNED_BYTES = 1146047817, 1
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import (
     DEFLATE,
     NANOMETRES,
@@ -23,7 +24,6 @@ from embench.data.readers.base import (
     per_slab,
     together,
 )
-from embench.errors import BadInput
 
 
 def open_nifti(file: Path, inside: str | None = None) -> Stored:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import (
     DEFLATE,
     NANOMETRES,
@@ -22,7 +23,6 @@ from embench.data.readers.base import (
     find_axes,
     orientation_of,
 )
-from embench.errors import BadInput
 
 _RATIO = {"raw": 1, "gzip": DEFLATE, "gz": DEFLATE}
 

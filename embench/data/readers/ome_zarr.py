@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import NANOMETRES, Format, Stored, VoxelSize, check_at_once, find_axes, together
 from embench.data.readers.hdf5 import only
-from embench.errors import BadInput
 
 
 def open_zarr(folder: Path, inside: str | None = None) -> Stored:

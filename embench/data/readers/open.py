@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench import guarded
+from embench.core import sandbox
+from embench.core.errors import BadInput
 from embench.data.readers import hdf5, mrc, nifti, nrrd, ome_zarr, png, tiff
 from embench.data.readers.base import Format, Stored, reading, size_on_disk
-from embench.errors import BadInput
 
 FORMATS: tuple[Format, ...] = (
     png.FORMAT,
@@ -56,14 +56,14 @@ def open_volume(path: Path) -> Stored:
     """
     file, _ = split_inside(path)
     size = size_on_disk(file)
-    facts = guarded.call(_header, str(path), where=path, size=size)
+    facts = sandbox.call(_header, str(path), where=path, size=size)
     shape, dtype = tuple(facts.pop("shape")), np.dtype(facts.pop("dtype"))
     section = int(np.prod(shape[1:])) * dtype.itemsize * facts["channels"]
     origin = facts["origin"]
 
     def read(start: int, stop: int) -> NDArray[Any]:
         needed = size + (stop - start) * section
-        return guarded.call(_voxels, str(path), start, stop, where=origin, size=needed)
+        return sandbox.call(_voxels, str(path), start, stop, where=origin, size=needed)
 
     voxel_size = tuple(facts.pop("voxel_size") or ()) or None
     palette = tuple((r, g, b) for r, g, b in facts.pop("palette") or ()) or None

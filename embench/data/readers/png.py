@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import (
     DEFLATE,
     Format,
@@ -23,28 +24,21 @@ from embench.data.readers.base import (
     looked_up,
     upright,
 )
-from embench.errors import BadInput
 
-_COLOURS, _CHANNELS = (
-    {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"},
-    {0: 1, 2: 3, 3: 1, 4: 2, 6: 4},
-)
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By type of colour: grey, RGB, palette, grey and alpha, RGBA."""
 _ORIENTATION = 274
 
 
 def open_png(file: Path, inside: str | None = None) -> Stored:
     """Open a PNG file as one section; refuses transparent pixels and animations."""
-    from PIL import Image
-
     del inside
-    Image.MAX_IMAGE_PIXELS = None  # what is too large for the memory is refused below, whatever its format
-    width, height, bits, colour = _head(file)
-    with Image.open(file, formats=["PNG"]) as picture:
-        if (count := getattr(picture, "n_frames", 1)) > 1:
-            raise BadInput(f"{file}: an animation of {count} pictures; save each as a file of its own")
-        orientation = int(picture.getexif().get(_ORIENTATION, 1) or 1)
-        clear = picture.info.get("transparency")
-        palette = _palette(picture.getpalette("RGB")) if colour == 3 else None
+    width, height, bits, colour, chunks = _chunks(file)
+    if b"acTL" in chunks:
+        raise BadInput(f"{file}: an animation; save each picture as a file of its own")
+    orientation = _orientation(chunks.get(b"eXIf", b""))
+    clear = chunks.get(b"tRNS")
+    palette = _palette(chunks.get(b"PLTE", b"")) if colour == 3 else None
     if not 1 <= orientation <= 8:
         raise BadInput(f"{file}: orientation tag {orientation}; save it upright, without the tag")
     channels = _CHANNELS[colour]
@@ -80,21 +74,44 @@ def open_png(file: Path, inside: str | None = None) -> Stored:
     )
 
 
-def _head(file: Path) -> tuple[int, int, int, int]:
-    """Return width, height, bits per sample and type of colour."""
+def _chunks(file: Path) -> tuple[int, int, int, int, dict[bytes, bytes]]:
+    """Return width, height, bits per sample, type of colour, and the chunks that say what samples mean."""
+    kept: dict[bytes, bytes] = {}
     with file.open("rb") as stream:
-        head = stream.read(33)
-    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[12:16] != b"IHDR":
-        raise ValueError("it does not begin like a PNG file")
-    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
-    if colour not in _COLOURS or bits not in (1, 2, 4, 8, 16):
+        if stream.read(8) != b"\x89PNG\r\n\x1a\n":
+            raise ValueError("it does not begin like a PNG file")
+        while len(head := stream.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind in _KEPT and kind not in kept and length <= _LONGEST_CHUNK:
+                kept[kind] = stream.read(length)
+                stream.seek(4, 1)
+            else:
+                stream.seek(length + 4, 1)
+    if len(kept.get(b"IHDR", b"")) < 10:
+        raise ValueError("without a header")
+    width, height, bits, colour = struct.unpack(">IIBB", kept[b"IHDR"][:10])
+    if colour not in _CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise ValueError(f"type of colour {colour}, {bits} bits")
-    return width, height, bits, colour
+    if not width or not height:
+        raise BadInput(f"{file}: {height} x {width} pixels; it is empty")
+    return width, height, bits, colour, kept
 
 
-def _palette(flat: list[int] | None) -> Palette:
-    values = flat or []
-    return tuple(zip(values[0::3], values[1::3], values[2::3], strict=False))
+_KEPT, _LONGEST_CHUNK = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"acTL"), 2**20
+
+
+def _orientation(exif: bytes) -> int:
+    if not exif:
+        return 1
+    from PIL import Image
+
+    tags = Image.Exif()
+    tags.load(exif)
+    return int(tags.get(_ORIENTATION, 1) or 1)
+
+
+def _palette(flat: bytes) -> Palette:
+    return tuple(zip(flat[0::3], flat[1::3], flat[2::3], strict=False))
 
 
 def _samples(file: Path, bits: int, colour: int) -> NDArray[Any]:
@@ -105,6 +122,7 @@ def _samples(file: Path, bits: int, colour: int) -> NDArray[Any]:
         return np.asarray(imagecodecs.png_decode(file.read_bytes()))
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # what is too large for the memory was refused, as in any format
     with Image.open(file, formats=["PNG"]) as picture:
         values = np.asarray(picture)
     if colour == 0 and bits in (2, 4):
@@ -114,21 +132,17 @@ def _samples(file: Path, bits: int, colour: int) -> NDArray[Any]:
     return values
 
 
-def _check_opaque(file: Path, values: NDArray[Any], clear: Any, colour: int) -> None:
+def _check_opaque(file: Path, values: NDArray[Any], clear: bytes | None, colour: int) -> None:
     """Refuse pixels that the chunk tRNS makes transparent."""
-    if clear is None:
+    if not clear:
         return
     if colour == 3:
         opacity = np.full(256, 255, np.uint8)
-        if isinstance(clear, bytes):
-            opacity[: len(clear)] = np.frombuffer(clear, np.uint8)
-        else:
-            opacity[clear] = 0
+        opacity[: len(clear)] = np.frombuffer(clear[:256], np.uint8)
         is_clear = opacity[values] < 255
-    elif colour == 2:
-        is_clear = (values == np.asarray(clear, values.dtype)).all(-1)
     else:
-        is_clear = values == clear
+        key = np.frombuffer(clear[: len(clear) // 2 * 2], ">u2")
+        is_clear = (values == key).all(-1) if colour == 2 and len(key) == 3 else values == key[0]
     if count := int(is_clear.sum()):
         raise BadInput(f"{file}: {count} pixels are transparent; save it without transparency")
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.readers.base import (
     Format,
     Palette,
@@ -27,7 +28,6 @@ from embench.data.readers.base import (
     turned_round,
     upright,
 )
-from embench.errors import BadInput
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG = (6, 7, 33003, 33005, 34712, 34892)
@@ -43,6 +43,7 @@ def open_tiff(file: Path, inside: str | None = None) -> Stored:
     import tifffile
 
     del inside
+    notes: list[str] = []
     with tifffile.TiffFile(file, **_FLAGS) as tiff:
         chosen = _series(file, tiff)
         first = tiff.series[chosen[0]]
@@ -56,7 +57,11 @@ def open_tiff(file: Path, inside: str | None = None) -> Stored:
         plain = first.shape[:-1] if axes.endswith("S") else first.shape
         if any(page is None for page in first.pages):
             raise BadInput(f"{file}: its metadata declare more sections than the file holds; save it as one stack")
-        where = find_axes(file, plain, list(axes.removesuffix("S")))
+        names = axes.removesuffix("S")
+        if first.kind == "imagej" and [axis for axis, n in zip(names, plain, strict=True) if n > 1] == ["C", "Y", "X"]:
+            names = names.replace("C", "Z")  # as tifffile writes a stack whose axes nobody named
+            notes.append("what its header calls channels are taken as sections")
+        where = find_axes(file, plain, list(names))
         if len(chosen) > 1 and where.shape[0] != 1:
             raise BadInput(f"{file}: {len(chosen)} volumes; save one stack")
         shape = (len(chosen), *where.shape[1:]) if len(chosen) > 1 else where.shape
@@ -77,7 +82,6 @@ def open_tiff(file: Path, inside: str | None = None) -> Stored:
         raise BadInput(f"{file}: {dtype} samples of which white is zero or a palette is said; save it as grey values")
     greys = greys_of(palette) if palette else None
     is_ramp = greys is not None and bool((greys == np.arange(len(greys))).all())
-    notes = []
     if photometric == _WHITE_IS_ZERO:
         notes.append("turned round, as its PhotometricInterpretation is WhiteIsZero")
     if greys is not None and not is_ramp:
