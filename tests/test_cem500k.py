@@ -141,7 +141,7 @@ def test_a_changed_or_added_file_is_never_taken_from_an_earlier_attempt(source: 
 def test_killed_packing_goes_on_and_gives_the_same_file(source: Path, tmp_path: Path) -> None:
     whole = pack(tmp_path / "whole.h5", SPEC, PatchFiles(source), {}, jobs=1)
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom embench import packing\n"
+        "import sys, time\nfrom pathlib import Path\nfrom embench.data import packing\n"
         "from embench.datasets.cem500k import DATASET, PatchFiles\n"
         "packing.BLOCK = 3\nread = PatchFiles._read\n"
         "def slowly(self, name):\n    time.sleep(0.2)\n    return read(self, name)\n"
