@@ -203,14 +203,14 @@ def _scales(path: str) -> list[dict[str, Any]]:
     """Return path and voxel size of each scale of an OME-Zarr that states them in nanometres."""
     import zarr
 
-    from embench.data.readers.ome_zarr import _zarr_voxel_size
+    from embench.data.readers.ome_zarr import voxel_size_of
 
     root: Any = zarr.open(path, mode="r")
     attributes: Any = dict(root.attrs)
     multiscales = attributes.get("ome", attributes).get("multiscales") or [{"datasets": []}]
     found = []
     for level in multiscales[0]["datasets"]:
-        size = _zarr_voxel_size({**multiscales[0], "datasets": [level]})
+        size = voxel_size_of({**multiscales[0], "datasets": [level]})
         if size is not None:
             found.append({"path": level["path"], "voxel_size": size})
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,23 @@ def open_zarr(folder: Path, inside: str | None = None) -> Stored:
     import zarr
 
     root: Any = zarr.open(str(folder), mode="r")
-    if inside is not None and isinstance(root, zarr.Group):
-        root, inside = root[inside], None
-    scales: list[dict[str, Any]] | None = None
-    if isinstance(root, zarr.Group):
-        attributes: Any = dict(root.attrs)
-        scales = attributes.get("ome", attributes).get("multiscales")
-        if scales:
-            inside = scales[0]["datasets"][0]["path"]
+    named: Any = root[inside] if inside is not None and isinstance(root, zarr.Group) else root
+    scale: dict[str, Any] | None = None
+    if isinstance(named, zarr.Group):
+        if scale := _scale(named):
+            array: Any = named[scale["datasets"][0]["path"]]
         else:
-            members = root.members(max_depth=None)
-            inside = only(folder, sorted(name for name, each in members if isinstance(each, zarr.Array)))
-    array: Any = root[inside] if inside is not None else root
+            members = named.members(max_depth=None)
+            array = named[only(folder, sorted(name for name, each in members if isinstance(each, zarr.Array)))]
+    else:
+        array = named
+        above, _, level = (inside or "").strip("/").rpartition("/")
+        if isinstance(root, zarr.Group) and (found := _scale(root[above] if above else root)):
+            same = [each for each in found["datasets"] if each["path"] == level]
+            scale = {**found, "datasets": same} if same else None
     if not isinstance(array, zarr.Array):
         raise BadInput(f"{folder}: {inside} is a group; name an array inside it")
-    names = _names(array, scales)
+    names = _names(array, scale)
     axes = find_axes(folder, array.shape, names)
     dtype = np.dtype(array.dtype)
     _check_codecs(folder, array)
@@ -44,15 +45,24 @@ def open_zarr(folder: Path, inside: str | None = None) -> Stored:
         return axes.arranged(np.asarray(array[axes.select(start, stop)]))
 
     chunk = int(axes.in_zyx(array.chunks)[0])
-    voxel_size = _voxel_size(scales[0], names) if scales else None
+    voxel_size = voxel_size_of(scale) if scale else None
     return Stored(str(folder), axes.shape, dtype, read, together(axes.shape, dtype, chunk), voxel_size)
 
 
-def _names(array: Any, scales: Sequence[dict[str, Any]] | None) -> list[str] | None:
+def _scale(group: Any) -> dict[str, Any] | None:
+    """Return what OME-Zarr says of the first image of a group."""
+    attributes: Any = dict(group.attrs)
+    scales = attributes.get("ome", attributes).get("multiscales")
+    return scales[0] if scales else None
+
+
+def _axis_names(scale: dict[str, Any]) -> list[str]:
+    return [str(each.get("name", "") if isinstance(each, dict) else each).lower() for each in scale.get("axes", [])]
+
+
+def _names(array: Any, scale: dict[str, Any] | None) -> list[str] | None:
     """Return the names of the axes: of OME-Zarr, Zarr 3, or xarray."""
-    said: Any = None
-    if scales:
-        said = [each.get("name", "") if isinstance(each, dict) else str(each) for each in scales[0].get("axes", [])]
+    said: Any = _axis_names(scale) if scale else None
     said = said or getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     if not said or len(said) != len(array.shape) or not {"x", "y"} <= {str(each).lower() for each in said}:
         return None
@@ -88,16 +98,14 @@ def _check_codecs(folder: Path, array: Any) -> None:
             waiting.append(value.get_config())
 
 
-def _voxel_size(scale: dict[str, Any], names: Sequence[str] | None) -> VoxelSize | None:
-    axes = scale.get("axes", [])
+def voxel_size_of(scale: dict[str, Any]) -> VoxelSize | None:
+    """Return ZYX nanometres of the first data set of an entry of ``multiscales``, where it states them with units."""
     steps = [each["scale"] for each in scale["datasets"][0].get("coordinateTransformations", []) if "scale" in each]
-    if names is None or not steps:
-        return None
     by_name = {}
-    for axis, name, step in zip(axes, names, steps[0], strict=False):
+    for axis, name, step in zip(scale.get("axes", []), _axis_names(scale), steps[0] if steps else [], strict=False):
         unit = axis.get("unit") if isinstance(axis, dict) else None
         if unit in NANOMETRES:
-            by_name[name.lower()] = float(step) * NANOMETRES[unit]
+            by_name[name] = float(step) * NANOMETRES[unit]
     if not {"z", "y", "x"} <= by_name.keys():
         return None
     return by_name["z"], by_name["y"], by_name["x"]
