@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import embench
 from embench.core.console import Progress
 from embench.core.errors import BadInput
-from embench.data.convert import single_channel
+from embench.data.convert import label_section
 from embench.data.listing import is_image, natural, stem
 from embench.data.readers.base import Stored
 from embench.data.readers.open import open_volume
@@ -343,7 +343,7 @@ class _Pair:
 
 def _section(volume: Stored, z: int) -> NDArray[Any]:
     """Return whole numbers in the smallest type that is sure to hold them."""
-    section = single_channel(volume[z], f"{volume.origin}, section {z}")
+    section = label_section(volume, z)
     if section.dtype.kind == "b":
         return section.view(np.uint8)
     if section.dtype.kind == "u" and section.dtype.itemsize <= 4:
@@ -363,7 +363,7 @@ def _values(pairs: Iterable[_Pair], instances: bool) -> dict[str, set[int]]:
         for z in range(volume.shape[0]):
             where = f"{volume.origin}, section {z}"
             try:
-                section = single_channel(volume[z], where)
+                section = label_section(volume, z)
             except BadInput as error:
                 faults += error.lines
                 break

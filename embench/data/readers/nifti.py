@@ -17,6 +17,7 @@ from embench.data.readers.base import (
     NANOMETRES,
     Format,
     Stored,
+    VoxelSize,
     check_at_once,
     check_dense,
     find_axes,
@@ -57,19 +58,22 @@ def open_nifti(file: Path, inside: str | None = None) -> Stored:
         dtype,
         read,
         shape[0] if is_compressed else together(shape, dtype, per_slab(shape, dtype)),
-        _voxel_size(image, plain),
+        _voxel_size(image.header),
         orientation=orientation_of(np.asarray(image.affine, float)[:3, :3].T) if len(plain) == 3 else None,
         notes=notes,
     )
 
 
-def _voxel_size(image: Any, plain: tuple[int, ...]) -> tuple[float, float, float] | None:
-    """Return the header's voxel size where it says micrometres: in tomography a millimetre is mostly a default."""
-    unit = image.header.get_xyzt_units()[0]
-    if unit != "micron" or len(plain) != 3:
-        return None
-    x, y, z = (float(each) * NANOMETRES["micron"] for each in image.header.get_zooms()[:3])
-    return z, y, x
+_LEAST_VOXEL, _LARGEST_VOXEL = 0.1, 1e5
+"""Nanometres: from a tomogram of molecules to a light micrograph."""
+
+
+def _voxel_size(header: Any) -> VoxelSize | None:
+    """Return what the header states with its unit, where it can be an electron micrograph's: many hold nonsense."""
+    unit = NANOMETRES.get({"micron": "micrometer", "mm": "mm"}.get(header.get_xyzt_units()[0], ""), 0.0)
+    x, y, z = (float(f"{size * unit:.6g}") for size in [*header.get_zooms(), 1.0, 1.0][:3])
+    plausible = all(_LEAST_VOXEL <= size <= _LARGEST_VOXEL for size in (x, y, z))
+    return (z, y, x) if plausible else None
 
 
 FORMAT = Format("NIfTI", (".nii", ".nii.gz"), open_nifti)
