@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from embench.cli import predict as predict_verbs
 from embench.core.errors import BadInput, Diverged, Interrupted, TrialsFailed, TryAgain
 
 app = typer.Typer(
@@ -85,6 +86,7 @@ def run(
         bool,
         typer.Option("--deterministic", help="On a GPU too: the same bytes every time, slower. (On a CPU always.)"),
     ] = False,
+    keep_weights: Annotated[bool, typer.Option(help="Keep each trial's final weights, for predict.")] = True,
 ) -> None:
     """Train and score models over tasks and seeds; what is already done is skipped, what was cut short resumes."""
     from embench.cli import runs as commands
@@ -112,6 +114,7 @@ def run(
         data=data,
         save_every=save_every,
         deterministic=deterministic,
+        keep_weights=keep_weights,
     )
 
 
@@ -731,6 +734,10 @@ def list_recipes() -> None:
     from embench.cli import models
 
     models.list_recipes()
+
+
+app.command("predict")(predict_verbs.predict)
+listing.command("trained")(predict_verbs.list_trained)
 
 
 def main() -> None:

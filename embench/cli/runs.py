@@ -35,7 +35,7 @@ def run(
     **asked: Any,
 ) -> None:
     """Run what was asked; print a summary and where the results are."""
-    from embench.runs import plan
+    from embench.runs import keep, plan
     from embench.runs.request import Request, prepared_published, trials
 
     where = executor.device(device)
@@ -46,6 +46,7 @@ def run(
             "For real images: embench prepare vnc --source DIR, then embench run --task vnc-mito ..."
         )
     planned = trials(request, where)
+    keep.check_room(planned)
     plan.write(planned)
     _finish(planned, executor, request.results, detach)
 

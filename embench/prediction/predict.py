@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -146,6 +147,13 @@ class Job:
         return self.out.parent / f"{stem}-{kind}{ending}"
 
     @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Everything that may be written."""
+        wanted: list[Kind] = ["doubt"] if self.options.doubt else []
+        more = (self.path("instances"), self.table) if self.options.instances else ()
+        return (self.out, *map(self.path, wanted), *more, self.card)
+
+    @property
     def table(self) -> Path:
         """Where the sizes of objects go."""
         return self.path("instances").parent / f"{_plain(self.path('instances'))}.csv"
@@ -242,21 +250,27 @@ def _run(job: Job, networks: Sequence[Trained], jobs: int, overwrite: bool, stop
         return card
     check_writable(job.out.parent)
     work = Work(job.folder, stop)
-    if overwrite and not job.card.exists():
+    if overwrite:
         work.end()
+    begins = not job.folder.exists()
     work.begin(request)
     helpers = _helpers(job, request, jobs)
     try:
         card = _work(job, networks, opened, work, jobs, digest)
-    except BaseException:
+    except BaseException as error:
         for helper in helpers:
             helper.terminate()
+        if isinstance(error, BadInput) and begins:  # nothing of it can be of use
+            _remove(job)
+            work.end()
         raise
     for helper in helpers:
         helper.join()
-    write_atomic(job.card, json.dumps(card, indent=1) + "\n")
+    text = json.dumps(card, indent=1)
+    write_atomic(job.card, text + "\n")
     work.end()
-    return card
+    found: dict[str, Any] = json.loads(text)
+    return found
 
 
 def _work(job: Job, networks: Sequence[Trained], opened: Source, work: Work, jobs: int, digest: str) -> dict[str, Any]:
@@ -329,18 +343,20 @@ def _finished(job: Job, digest: str, overwrite: bool) -> dict[str, Any] | None:
             card = {}
         if isinstance(card, dict) and card.get("request") == digest and not overwrite:
             return card
-    begun = (job.folder / "request.json").exists()
-    there = [path for path in (job.out, job.card, job.table) if path.exists()]
-    there += [job.path(kind) for kind in ("doubt", "instances") if job.path(kind).exists()]
-    if not overwrite:
-        if there and not begun:
-            raise BadInput(f"{there[0]}: exists; choose another --out, or replace it with --overwrite")
-        return None
-    import shutil
-
-    for path in there:
-        shutil.rmtree(path) if path.is_dir() else remove(path)
+    if overwrite:
+        _remove(job)
+    elif not job.folder.exists() and (there := [path for path in job.outputs if path.exists()]):
+        raise BadInput(f"{there[0]}: exists; choose another --out, or replace it with --overwrite")
     return None
+
+
+def _remove(job: Job) -> None:
+    """Remove what a prediction writes."""
+    for path in job.outputs:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            remove(path)
 
 
 def _opened(job: Job, networks: Sequence[Trained]) -> Source:

@@ -54,6 +54,8 @@ class TrialSpec:
     threads : int
     save_every : float
         Seconds between training states on disk.
+    keep_weights : bool
+        Write the final weights beside the data (:mod:`embench.models.trained`).
     deterministic : bool
         On a GPU too (:mod:`embench.core.runtime`).
     """
@@ -74,6 +76,7 @@ class TrialSpec:
     threads: int
     save_every: float = 60.0
     deterministic: bool = False
+    keep_weights: bool = True
 
     @property
     def label(self) -> str:

@@ -48,6 +48,7 @@ class Request:
     data: Path | None = None
     save_every: float = 60.0
     deterministic: bool = False
+    keep_weights: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
                     threads=request.threads,
                     save_every=request.save_every,
                     deterministic=request.deterministic,
+                    keep_weights=request.keep_weights,
                 )
             )
     return sorted(found, key=lambda trial: trial.seed)

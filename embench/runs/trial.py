@@ -22,6 +22,7 @@ from embench.data.task import Task
 from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
 from embench.models.registry import find_model
+from embench.runs.keep import keep
 from embench.runs.plan import Report, TrialSpec, is_done
 from embench.scoring import results
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
@@ -175,7 +176,7 @@ def _torch_attempt(
         licence=adapter.licence,
         citation=adapter.citation,
     )
-    return _result(
+    result = _result(
         spec,
         task,
         card,
@@ -192,6 +193,7 @@ def _torch_attempt(
         else duplicates.of_trial(prepared),
         sections=sections_kept,
     )
+    return keep(spec, task, network, norms, result) if spec.keep_weights and status == "done" else result
 
 
 def _plain_attempt(

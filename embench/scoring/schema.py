@@ -138,7 +138,8 @@ class TrialResult(_Record):
     ``track`` is ``published`` when model, recipe and budget are the published pairing, ``open`` otherwise.
     ``status`` is ``done``, ``diverged`` (non-finite loss; the snapshots before it are kept) or ``submitted``
     (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate). ``leakage`` counts images that
-    are in two of training, test and pre-training data (:func:`embench.data.duplicates.of_trial`).
+    are in two of training, test and pre-training data (:func:`embench.data.duplicates.of_trial`). ``trained`` is the
+    hash of the final weights, where they were kept (:mod:`embench.models.trained`).
     """
 
     schema_version: Literal[2] = SCHEMA
@@ -164,6 +165,7 @@ class TrialResult(_Record):
     leakage: Facts | None = None
     class_names: tuple[str, ...]
     sections: tuple[SectionPath, ...] = ()
+    trained: Digest | None = None
 
     @property
     def row(self) -> str:
