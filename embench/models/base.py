@@ -42,6 +42,9 @@ class SegmentationModel:
         Under which it is listed; one of :data:`GROUPS`, not inherited.
     title, family, licence, citation : str
         For the model card; ``family`` is ``cnn``, ``transformer``, ``hybrid``, ``mamba`` or ``other``.
+    source_hash : str or None
+        SHA-256 of the file that says what the model is, where that is not the installed package: with another file it
+        is another model, whose trials are others.
     """
 
     name: ClassVar[str] = ""
@@ -50,6 +53,7 @@ class SegmentationModel:
     family: ClassVar[str] = "other"
     licence: ClassVar[str] = "unknown"
     citation: ClassVar[str] = ""
+    source_hash: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -99,11 +99,10 @@ class ExternalTool(SegmentationModel):
 
     file: ClassVar[Path]
     tool: ClassVar[Tool]
-    source_hash: ClassVar[str]
 
 
 def model(words: str) -> type[ExternalTool]:
-    """Return the model called ``external:FILE.toml``, or ``external:NAME`` for a tool that is described here.
+    """Return the model called ``external:FILE.toml``.
 
     Raises
     ------

@@ -22,14 +22,76 @@ from embench.core import locks
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.signals import Interrupt
+from embench.data.store import Prepared
 from embench.models.external import Environment, ExternalTool, filled
 from embench.runs.plan import Report, TrialSpec
+from embench.scoring.export import export
+from embench.scoring.external import Predictions, check
 from embench.scoring.schema import digest_of
 
 _GRACE = 5.0
 """Seconds between asking a command to end and ending it."""
 _SEEN = 0.2
 """Seconds between two looks at a running command."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tool made of a trial.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Checked.
+    training, prediction : float
+        Seconds.
+    memory_bytes : int
+        The most that one of its processes had.
+    facts : dict
+        For the result: the description and its hash, the commands, the installed versions.
+    """
+
+    predictions: Predictions
+    training: float
+    prediction: float
+    memory_bytes: int
+    facts: dict[str, Any]
+
+
+def run_tool(spec: TrialSpec, adapter: ExternalTool, prepared: Prepared, report: Report, stop: Interrupt) -> Outcome:
+    """Have a tool train and predict, going on where an earlier attempt stopped, and check what it predicted.
+
+    Raises
+    ------
+    BadInput
+        In one line with the log's path: an environment that cannot be made, a missing program, an error, a limit,
+        predictions that are missing or are not of the test images.
+    """
+    tool = adapter.tool
+    report("training", 0, float("nan"))
+    python, versions = environment(tool.name, tool.environment, spec.data, stop)
+    place = Workplace(spec, adapter, stop)
+    if not place.data.exists():
+        export(prepared, tool.layout, place.data)
+    place.run(python, len(prepared.task.classes), report)
+    try:
+        predictions = check(prepared, place.predictions)
+    except BadInput as error:
+        more = f" (and {len(error.lines) - 1} faults more)" if len(error.lines) > 1 else ""
+        raise BadInput(f"{tool.name}: {error.lines[0]}{more}; log: {place.log}") from None
+    training, prediction = place.done[: len(tool.train)], place.done[len(tool.train) :]
+    facts = {
+        "tool": tool.name,
+        "sha256": adapter.source_hash,
+        "budget": tool.budget,
+        "commands": [each.command.replace(str(place.folder), "{work}") for each in place.done],
+        "seconds": [round(each.seconds, 1) for each in place.done],
+        "versions": versions,
+        "predictions": {"files": predictions.files, "sha256": predictions.sha256},
+    }
+    memory = max(each.memory_bytes for each in place.done)
+    seconds = [sum(each.seconds for each in part) for part in (training, prediction)]
+    return Outcome(predictions, seconds[0], seconds[1], memory, facts)
 
 
 @dataclass(frozen=True)
@@ -53,7 +115,7 @@ class Workplace:
 
     def __init__(self, spec: TrialSpec, adapter: ExternalTool, stop: Interrupt) -> None:
         self.tool, self._stop, self._spec = adapter.tool, stop, spec
-        self.folder = spec.state_path.with_suffix(".work").absolute()
+        self.folder = work_folder(spec)
         self.log = log_path(spec)
         self.data = self.folder / self.tool.place
         self.predictions = self.folder / "predictions"
@@ -143,9 +205,10 @@ class Workplace:
                 raise BadInput(f"{self.tool.name}: not done after the {hours:g} hours of its limits; log: {self.log}")
             time.sleep(_SEEN)
 
-    def clear(self) -> None:
-        """Remove the folder; the log stays."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def work_folder(spec: TrialSpec) -> Path:
+    """Return where a tool works on a trial, until its result is written."""
+    return spec.state_path.with_suffix(".work").absolute()
 
 
 def log_path(spec: TrialSpec) -> Path:

@@ -190,6 +190,8 @@ class TrialKey:
     weights_hash: str | None
     seed: int
     transfer: str | None = None
+    source: str | None = None
+    """Hash of the file that says what the model is; ``None``: it is part of an installed package."""
 
     @property
     def variant(self) -> str:
@@ -200,7 +202,7 @@ class TrialKey:
             "weights": self.weights_hash,
             "transfer": self.transfer,
         }
-        return digest_of(facts)
+        return digest_of(facts | ({"source": self.source} if self.source else {}))
 
     def path(self, results: Path) -> Path:
         """Return the result file of this trial under the folder ``results``; raise :class:`BadInput` for no names."""

@@ -16,6 +16,7 @@ from embench.data import catalog
 from embench.data.task import Task
 from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
+from embench.models.external import ExternalTool
 from embench.models.registry import chosen_models, find_model
 from embench.pretraining.initial_checkpoint import check_wanted, find_start, only_imported, start_command, start_path
 from embench.runs.plan import TrialKey, TrialSpec
@@ -99,6 +100,7 @@ def choices(request: Request, data: Path) -> list[Choice]:
             recipe = overridden(published, request)
             iterations = request.iterations or task.iterations
             same = pair == "default" and recipe == published and iterations == task.iterations
+            same = same and not isinstance(adapter, ExternalTool)  # whose budget is what it says itself
             snapshots = snapshot_iterations(iterations, request.snapshots)
             track: Literal["published", "open"] = "published" if same else "open"
             found.append(Choice(spec, adapter, task, recipe, pair, track, iterations, snapshots))
@@ -157,7 +159,15 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
                     track=choice.track,
                     iterations=choice.iterations,
                     snapshots=choice.snapshots,
-                    key=TrialKey(adapter.name, task.name, choice.recipe, stamp, weights_hash, seed),
+                    key=TrialKey(
+                        adapter.name,
+                        task.name,
+                        choice.recipe,
+                        stamp,
+                        weights_hash,
+                        seed,
+                        source=adapter.source_hash,
+                    ),
                     data=data,
                     results_folder=request.results,
                     weights=weights.path if weights else None,

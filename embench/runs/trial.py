@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -21,10 +23,13 @@ from embench.data.store import Prepared
 from embench.data.task import Task
 from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
+from embench.models.external import ExternalTool
 from embench.models.registry import find_model
+from embench.runs.external import run_tool, work_folder
 from embench.runs.keep import keep
 from embench.runs.plan import Report, TrialSpec, is_done
 from embench.scoring import results
+from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
 from embench.training.inference import Predict, predictor
@@ -55,6 +60,7 @@ def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None
             if not is_done(spec):
                 _run(spec, report, stop)
             remove(spec.state_path)
+            shutil.rmtree(work_folder(spec), ignore_errors=True)
             remove(spec.claim_path)  # whoever locks it from now on finds the result
     except locks.Held:
         return None
@@ -70,7 +76,7 @@ def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
         if prepared.hash != spec.key.fingerprint.data_hash:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
-        attempt = _torch_attempt if isinstance(adapter, TorchModel) else _plain_attempt
+        attempt = _attempt_of(adapter)
         if device.type == "cuda" and torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats(device)  # those of earlier trials of this process
         try:
@@ -82,6 +88,13 @@ def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
                 f"out of memory ({device}): use --precision bf16, a smaller --batch-size or --crop, or fewer --jobs"
             ) from None
     results.save(result, spec.path)
+
+
+def _attempt_of(adapter: SegmentationModel) -> Callable[..., TrialResult]:
+    """Return what runs a trial of this kind of model."""
+    if isinstance(adapter, TorchModel):
+        return _torch_attempt
+    return _tool_attempt if isinstance(adapter, ExternalTool) else _plain_attempt
 
 
 def _torch_attempt(
@@ -237,6 +250,50 @@ def _plain_attempt(
         seconds_prediction=time.perf_counter() - trained,
         leakage=duplicates.of_trial(prepared),
         sections=kept,
+    )
+
+
+def _tool_attempt(
+    spec: TrialSpec,
+    adapter: SegmentationModel,
+    prepared: Prepared,
+    device: torch.device,
+    report: Report,
+    stop: signals.Interrupt,
+) -> TrialResult:
+    """A tool with an environment of its own: its label maps are scored, there are no scores of classes."""
+    assert isinstance(adapter, ExternalTool)
+    del device
+    tool = adapter.tool
+    outcome = run_tool(spec, adapter, prepared, report, stop)
+    report("scoring", spec.iterations, float("nan"))
+    snapshot, kept = snapshot_of(prepared, outcome.predictions, spec.iterations, spec.path)
+    card = ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
+    result = _result(
+        spec,
+        prepared.task,
+        card,
+        status="done",
+        message=f"budget, as the tool states it: {tool.budget}",
+        iterations_done=spec.iterations,
+        snapshots=(snapshot,),
+        seconds_training=outcome.training,
+        seconds_prediction=outcome.prediction,
+        leakage=duplicates.of_trial(prepared),
+        sections=kept,
+    )
+    return result.model_copy(
+        update={
+            "recipe": {"name": spec.recipe.name, "tool": tool.name, "budget": tool.budget},
+            "peak_memory_bytes": outcome.memory_bytes,
+            "environment": result.environment | {"external": outcome.facts},
+        }
     )
 
 

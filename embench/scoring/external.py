@@ -35,7 +35,7 @@ from embench.models import registry
 from embench.scoring import results, schema
 from embench.scoring import score as scoring
 from embench.scoring.predictions import keep_section, kept_sections
-from embench.scoring.schema import ImageCounts, ModelCard, TrialResult, digest_of
+from embench.scoring.schema import ImageCounts, ModelCard, SnapshotScore, TrialResult, digest_of
 
 RECIPE = {"name": "submitted"}
 """Stands in a result for a recipe: how the predictions were made is not known here."""
@@ -202,15 +202,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
             f"{path}: already holds the score of other predictions of {name}, seed {seed}; "
             "give another --seed or --name, or remove it"
         )
-    started = time.perf_counter()
-    keep, kept = kept_sections(prepared.task, prepared.volumes("test")), []
-    images: list[ImageCounts] = []
-    for number, (part, _, _) in enumerate(checked.parts):
-        images.append(scoring.image_counts(task, part.name, checked.labels(number), part.truth()))
-        for z in part.sections:
-            if (part.volume.name, z) in keep:
-                labels_YX = checked.section(number, z - part.sections.start)
-                kept.append(keep_section(path, part.volume.name, z, labels_YX))
+    snapshot, kept = snapshot_of(prepared, checked, 0, path)
     result = TrialResult(
         model=ModelCard(name=name, pretraining="unknown", pretraining_data="unknown"),
         task=task.name,
@@ -224,7 +216,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
         fingerprint=fingerprint,
         iterations_asked=0,
         iterations_done=0,
-        snapshots=(scoring.snapshot(task, 0, images, None, time.perf_counter() - started),),
+        snapshots=(snapshot,),
         environment={
             "embench": embench.__version__,
             "commit": environment.commit(),
@@ -232,10 +224,35 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
         },
         leakage=duplicates.of_trial(prepared),
         class_names=task.classes,
-        sections=tuple(kept),
+        sections=kept,
     )
     results.save(result, path)
     return result, path
+
+
+def snapshot_of(
+    prepared: Prepared, checked: Predictions, iteration: int, path: Path
+) -> tuple[SnapshotScore, tuple[str, ...]]:
+    """Score predictions that passed every check, and store a few sections of them beside the result file ``path``.
+
+    Returns
+    -------
+    snapshot : SnapshotScore
+    kept : tuple of str
+        The stored sections, relative to the folder of ``path``.
+    """
+    started = time.perf_counter()
+    task = prepared.task
+    keep = kept_sections(task, prepared.volumes("test"))
+    images: list[ImageCounts] = []
+    kept: list[str] = []
+    for number, (part, _, _) in enumerate(checked.parts):
+        images.append(scoring.image_counts(task, part.name, checked.labels(number), part.truth()))
+        for z in part.sections:
+            if (part.volume.name, z) in keep:
+                labels_YX = checked.section(number, z - part.sections.start)
+                kept.append(keep_section(path, part.volume.name, z, labels_YX))
+    return scoring.snapshot(task, iteration, images, None, time.perf_counter() - started), tuple(kept)
 
 
 def result_path(folder: Path, name: str, fingerprint: schema.Fingerprint, seed: int) -> Path:
