@@ -2,19 +2,15 @@
 
 Torch files are read with ``weights_only=True``, numpy archives with ``allow_pickle=False``; each first in a child
 process with limits (:mod:`embench.core.sandbox`), because neither reader was written for files that are broken on
-purpose. A file that asks for more than tensors is refused with the name of what it asks for; that name is found by
-listing the operations of its pickle, none of which is carried out.
+purpose. A file that asks for more than tensors is refused, with the name of what it asks for where torch says it.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 import re
-import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,13 +20,6 @@ import torch
 
 from embench.core import sandbox
 from embench.core.errors import BadInput
-
-_MOST_SCANNED = 2**26
-"""Bytes of a pickle that are looked through for names."""
-_TENSORS = re.compile(
-    r"torch\._utils\._rebuild\w+|torch\.\w+Storage|torch\.storage\.\w+|collections\.OrderedDict|_codecs\.encode"
-)
-"""What the pickle of a plain state dict asks for."""
 
 
 def content(path: Path) -> Mapping[str, Any]:
@@ -66,10 +55,8 @@ def _content(path: Path) -> Mapping[str, Any]:
         if _is_numpy(path):
             return _numpy_content(path)
     elif not head.startswith(b"\x80"):  # as torch's own pickles begin
-        if asked := _asked(path):
-            raise _asks(path, asked)
         raise BadInput(
-            f"{path}: not a published checkpoint (it starts with {head[:8]!r}); give a .pt, .pth, .pth.tar or .npz file"
+            f"{path}: not a published checkpoint (it starts with {head[:8]!r}); refused; give a .pt, .pth or .npz file"
         )
     return _torch_content(path)
 
@@ -89,8 +76,6 @@ def _numpy_content(path: Path) -> Mapping[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # its parser raises anything on a broken file
-        if "allow_pickle" in str(error) and (asked := _asked(path)):
-            raise _asks(path, asked) from None
         raise BadInput(f"{path}: not a whole archive of plain arrays ({_first_line(error)}); refused") from None
 
 
@@ -100,78 +85,30 @@ def _torch_content(path: Path) -> Mapping[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # as above
-        told = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if asked := told[1] if told else _asked(path):
-            raise _asks(path, asked) from None
-        raise BadInput(f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); fetch it again") from None
+        raise _asks(path, error) or BadInput(
+            f"{path}: not a torch checkpoint, or a damaged one ({_reason(error)}); refused; fetch it again"
+        ) from None
     if not isinstance(found, Mapping):
         raise BadInput(f"{path}: holds a {type(found).__name__}, not a state dict")
     return found
 
 
-def _asks(path: Path, asked: str) -> BadInput:
-    return BadInput(f"{path}: asks for {asked[:200]}, which could run code; refused, as weights need only tensors")
-
-
-def _asked(path: Path) -> str | None:
-    """Return the first thing that the pickles of a file ask for and that no state dict needs."""
-    names: list[str] = []
-    with suppress(Exception):  # the file may be broken as well
-        for pickled in _pickles(path):
-            names += [name for name in _names(pickled) if not _TENSORS.fullmatch(name)]
-    return next((name for name in names if not name.startswith("numpy.")), next(iter(names), None))
-
-
-def _pickles(path: Path) -> Iterator[bytes]:
-    """Yield what may be a pickle: the file itself, or the members of a zip or tar archive."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                with archive.open(member) as file:
-                    found = file.read(_MOST_SCANNED)
-                yield found[found.find(b"\n", 10) + 1 :] if found.startswith(b"\x93NUMPY") else found
-    elif tarfile.is_tarfile(path):  # torch before 2017
-        with tarfile.open(path) as members:
-            for each in members:
-                if content := members.extractfile(each):
-                    yield content.read(_MOST_SCANNED)
-    else:
-        with path.open("rb") as file:
-            yield file.read(_MOST_SCANNED)
-
-
-def _names(pickled: bytes) -> Iterator[str]:
-    """Yield the functions and classes that a pickle asks for, until it ends or breaks off."""
-    stream, pushed, memo = io.BytesIO(pickled), [""] * 2, dict[int, str]()
-    while stream.tell() < len(pickled):  # torch's older format is several in a row
-        try:
-            for operation, argument, _ in pickletools.genops(stream):
-                match operation.name:
-                    case "GLOBAL" | "INST":
-                        yield _plain(str(argument).replace(" ", "."))
-                    case "STACK_GLOBAL":
-                        yield _plain(".".join(pushed[-2:]))
-                    case "EXT1" | "EXT2" | "EXT4":
-                        yield f"extension {argument} of copyreg"
-                    case "MEMOIZE":
-                        memo[len(memo)] = pushed[-1]
-                    case "PUT" | "BINPUT" | "LONG_BINPUT":
-                        memo[int(argument or 0)] = pushed[-1]
-                    case "GET" | "BINGET" | "LONG_BINGET":
-                        pushed.append(memo.get(int(argument or 0), "?"))
-                    case _ if isinstance(argument, str):
-                        pushed.append(argument)
-        except Exception:  # no pickle, or not a whole one
-            return
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"^(builtins|__builtin__)\.", "", name)
+def _asks(path: Path, error: Exception) -> BadInput | None:
+    """Return the refusal of a file that asks for functions or classes, by torch's word; ``None`` without any."""
+    names = re.findall(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else []
+    if not names:
+        with suppress(Exception):  # not torch's own format, or broken as well
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    if not names:
+        return None
+    name = re.sub(r"^(builtins|__builtin__)\.", "", names[0])[:200]
+    return BadInput(f"{path}: asks for {name}, which could run code; refused, as weights need only tensors")
 
 
 def _reason(error: Exception) -> str:
     """Return what torch says, without its advice on loading the file all the same."""
-    return _first_line(str(error).rpartition("WeightsUnpickler error: ")[2] or error)
+    told = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". In PyTorch 2.6")[0]
+    return _first_line(told or error)
 
 
 def _first_line(error: object) -> str:

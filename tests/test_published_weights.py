@@ -404,7 +404,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle", "npz"])
-def test_code_in_a_checkpoint_is_refused_by_name_and_not_run(form: str, tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_refused_and_not_run(form: str, tmp_path: Path) -> None:
     target, path = tmp_path / "ran", tmp_path / "checkpoint"
     state = {"transformer.encoder.encoder_norm.weight": torch.zeros(192), "more": Payload(target)}
     if form == "npz":
@@ -416,7 +416,7 @@ def test_code_in_a_checkpoint_is_refused_by_name_and_not_run(form: str, tmp_path
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
     [line] = lines(path)
     assert "refused" in line
-    assert "asks for eval" in line
+    assert ("Object arrays" if form == "npz" else "asks for eval") in line
     assert not target.exists()
 
 
