@@ -8,8 +8,8 @@ from pathlib import Path
 import made_results as made
 import pytest
 
+from embench.core import parallel
 from leaderboard import cli
-from leaderboard.cache import parallel
 from leaderboard.site.writer import FILES
 
 MITO, SYNAPSE, TOY = made.task("made-mito"), made.task("made-synapse"), made.task("made-toy", synthetic=True)

@@ -161,7 +161,7 @@ def test_killed_packing_goes_on_and_gives_the_same_file(source: Path, tmp_path: 
     while done() < 2:
         assert process.poll() is None
         time.sleep(0.02)
-    with pytest.raises(TryAgain, match="another process"):
+    with pytest.raises(TryAgain, match="held by process"):
         pack(path, SPEC, PatchFiles(source), {}, jobs=1)
     process.send_signal(signal.SIGKILL)
     process.wait()

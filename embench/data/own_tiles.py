@@ -12,11 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.core import environment, paths
+from embench.core import environment, parallel, paths
 from embench.core.console import showing
-from embench.core.errors import BadInput, TryAgain
+from embench.core.errors import BadInput
 from embench.core.files import replacing
 from embench.core.names import check_name
 from embench.data import catalog, packing, store
@@ -160,7 +157,7 @@ def _surveyed(root: Path, names: Sequence[str], work: Path, jobs: int, title: st
     results: list[NDArray[np.void]] = []
     faults: list[str] = []
     with showing(title, len(names)) as progress:
-        for number, found in enumerate(_map(jobs, partial(_survey, root, work), names)):
+        for number, found in enumerate(parallel.spawned(partial(_survey, root, work), names, jobs)):
             if isinstance(found, BadInput):
                 faults += found.lines
             else:
@@ -170,19 +167,6 @@ def _surveyed(root: Path, names: Sequence[str], work: Path, jobs: int, title: st
     if faults:
         raise BadInput(faults)
     return np.concatenate(results)
-
-
-def _map(jobs: int, survey: Any, names: Sequence[str]) -> Iterator[Any]:
-    if jobs <= 1 or len(names) == 1:
-        yield from map(survey, names)
-        return
-    with ProcessPoolExecutor(min(jobs, len(names)), multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(survey, names, chunksize=max(1, min(64, len(names) // (4 * jobs))))
-        except BrokenProcessPool:
-            raise TryAgain(
-                "a worker process was killed (out of memory?); the same command goes on from there"
-            ) from None
 
 
 def _survey(root: Path, work: Path, name: str) -> NDArray[np.void] | BadInput:

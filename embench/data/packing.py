@@ -12,21 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.core import environment
+from embench.core import environment, locks, parallel
 from embench.core.console import showing
-from embench.core.errors import BadInput, TryAgain
+from embench.core.errors import BadInput
 from embench.data import duplicates, store
 from embench.data.patches import PRINT, SIDE, fingerprint, padded
 from embench.data.task import UnlabelledSet
@@ -82,18 +79,11 @@ def pack(
     TryAgain
         Another process is packing this file, or a worker was killed.
     """
-    from filelock import FileLock, Timeout
-
     if not len(patches):
         raise BadInput(f"{spec.name}: no images to pack")
     work = path.with_name(f".{path.name}.packing")
     work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise TryAgain(f"{path}: another process is packing it; wait, or run the same command again") from None
-    with lock:
+    with locks.claimed(work / "lock"):
         job = _Job.begin(work, patches)
         job.run(jobs or environment.cores(), f"packing {spec.name}")
         digest = job.finish(path, spec, card)
@@ -141,7 +131,7 @@ class _Job:
             log.info("%d of %d patches are already packed", done, count)
         faults: dict[int, list[str]] = {}
         with showing(title, count, done) as progress:
-            for block, record, found in _each(jobs, self, waiting):
+            for block, record, found in parallel.spawned(self.pack_block, waiting, jobs):
                 if found:
                     faults[block] = found
                 else:
@@ -223,34 +213,3 @@ def _lay_out(file: Path, count: int) -> int:
     if file.stat().st_size < size:
         os.truncate(file, size)
     return offset
-
-
-def _each(jobs: int, job: _Job, blocks: Sequence[int]) -> Iterator[tuple[int, Any, list[str]]]:
-    """Yield the blocks as they are finished."""
-    if jobs <= 1 or len(blocks) <= 1:
-        yield from map(job.pack_block, blocks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(blocks)), context, _start, (job,)) as pool:
-        futures = [pool.submit(_pack_block, block) for block in blocks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise TryAgain(
-                "a worker process was killed (out of memory?); run the same command again to go on"
-            ) from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_job: _Job
-
-
-def _start(job: _Job) -> None:
-    global _job
-    _job = job
-
-
-def _pack_block(block: int) -> tuple[int, Any, list[str]]:
-    return _job.pack_block(block)

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import heapq
 import math
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core import parallel
 from embench.core.console import showing
 from embench.core.errors import BadInput
 from embench.core.paths import prepared_path
@@ -131,16 +129,11 @@ def forecast(choices: Sequence[Choice], data: Path, device: str, threads: int, s
         if not isinstance(choice.adapter, TorchModel):
             raise BadInput(f"{choice.adapter.name}: no torch network, so its time cannot be measured in parts; run it")
     distinct = {_kind(choice): choice for choice in choices}
-    jobs = max(1, min(at_once, len(distinct)))
     measure = partial(_measure, data=data, device=device, threads=threads)
     parts = [(choice.spec, choice.task, choice.recipe) for choice in distinct.values()]
     paces: dict[tuple[Any, ...], Pace] = {}
-    with ExitStack() as stack:
-        progress = stack.enter_context(showing("measured", len(parts)))
-        each: Callable[..., Iterator[Pace]] = map
-        if jobs > 1:
-            each = stack.enter_context(ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))).map
-        for kind, pace in zip(distinct, each(measure, parts), strict=True):
+    with showing("measured", len(parts)) as progress:
+        for kind, pace in zip(distinct, parallel.spawned(measure, parts, at_once), strict=True):
             paces[kind] = pace
             progress(1)
     return [_line(choice, paces[_kind(choice)], scored_shapes(choice.task, data), seeds) for choice in choices]

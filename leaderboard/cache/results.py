@@ -20,13 +20,13 @@ import pydantic
 from pydantic import TypeAdapter
 
 import embench
+from embench.core import parallel
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.paths import data_folder
 from embench.scoring.counts import EPSILON, iou
 from embench.scoring.results import load
 from embench.scoring.schema import TrialResult
-from leaderboard.cache import parallel
 
 log = logging.getLogger(__name__)
 _CLOCK = 2 * 10**9
@@ -98,7 +98,7 @@ class ResultCache:
         del stored
         missing = [k for k, text in enumerate(texts) if text is None]
         faults: dict[int, list[str]] = {}
-        for k, (text, lines) in zip(missing, parallel.each(lambda k: _read(paths[k]), missing), strict=True):
+        for k, (text, lines) in zip(missing, parallel.forked(lambda k: _read(paths[k]), missing), strict=True):
             texts[k], faults[k] = text, lines
         if missing:
             self._store(b"\t".join((key, text)) for key, text in zip(keys, texts, strict=True) if key and text)

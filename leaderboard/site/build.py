@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.cache import parallel
+from embench.core import parallel
 from leaderboard.site import overlays
 from leaderboard.site.content import Content
 from leaderboard.site.pages import writers
@@ -40,7 +40,7 @@ def build(trials: Sequence[Trial], refused: Sequence[str], out: Path, data: Path
     content.pairings.lines(content.rows[0])  # so that what all of them need is there before they part
     site = Site(out)
     written = {file for each in pictures.values() for file in each.files}
-    for files in parallel.each(site.write, pages):
+    for files in parallel.forked(site.write, pages):
         written.update(files)
     site.finish(written)
     return faults

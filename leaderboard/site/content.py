@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from markupsafe import escape
 
+from embench.core import parallel
 from leaderboard import boards as table
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
-from leaderboard.cache import parallel
 from leaderboard.stats import tests
 from leaderboard.stats.pairwise import Pairings
 from leaderboard.stats.tests import Floats
@@ -133,8 +133,8 @@ class Content:
             for key, cells in self.by_column.items():
                 samples = [cell.values(measure) for cell in cells.values()]
                 work["pairs", measure, key] = partial(tests.compare_all, samples)
-        fewest = 2 if len(self.trials) > FEW else None
-        found = parallel.each(lambda each: each(), list(work.values()), fewest)
+        fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
+        found = parallel.forked(lambda each: each(), list(work.values()), fewest)
         return dict(zip(work, found, strict=True))
 
 
