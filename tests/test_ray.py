@@ -32,7 +32,7 @@ def test_an_engine_that_is_not_installed_is_refused_with_the_extra_that_has_it(
     known = importlib.util.find_spec
     for place in ("embench.runs.executors.ray", "embench.runs.executors.slurm"):
         monkeypatch.setattr(f"{place}.find_spec", lambda wanted: None if wanted == module else known(wanted))
-    with pytest.raises(BadInput, match=rf"pip install 'embench\[{name}\]'") as refused:
+    with pytest.raises(BadInput, match=f"pip install {module} .*extra {name} ") as refused:
         find_executor(name)
     assert len(refused.value.lines) == 1
 
@@ -119,7 +119,7 @@ def test_a_trial_is_placed_by_its_threads_and_a_gpu(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[engine_drill.OnRay]:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
     with engine_drill.on_ray(Path(), client=True) as found:
         yield found
 
@@ -171,7 +171,7 @@ class Command:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_trials_outlive_the_death_of_workers_of_nodes_and_of_the_command(tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
     figures = engine_drill.drill("ray", tmp_path, count=4, faults=4)
     assert figures.faults.total() >= 3
     assert (figures.lost, figures.rewritten, figures.equal) == (0, 0, 4), figures
@@ -205,7 +205,7 @@ def test_a_ray_client_runs_the_same_trials(cluster: engine_drill.OnRay, toy_data
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_without_an_address_a_ray_of_this_machine_is_started_for_the_command(toy_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs Ray: pip install 'embench[ray]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install ray")
     command = Command(tmp_path, toy_data, seeds=2, iterations=20)
     command.end(command.start())
     command.check()

@@ -140,9 +140,9 @@ def versions() -> Iterator[Check]:
     yield Check(
         "ok",
         "versions",
-        f"embench {_version('embench')} ({environment.commit()}), Python {sys.version.split()[0]}, {libraries}",
+        f"embench {_version('embench-em')} ({environment.commit()}), Python {sys.version.split()[0]}, {libraries}",
     )
-    for line in metadata.requires("embench") or []:
+    for line in metadata.requires("embench-em") or []:
         wanted = Requirement(line)
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue

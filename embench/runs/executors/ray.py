@@ -53,7 +53,7 @@ class Ray:
 
     def __post_init__(self) -> None:
         if find_spec("ray") is None:
-            raise BadInput("--executor ray: Ray is not installed; run: pip install 'embench[ray]'")
+            raise BadInput("--executor ray: Ray is not installed; run: pip install ray (the extra ray of embench-em)")
 
     def device(self, asked: str) -> str:
         """Return ``cuda`` when it is asked for, or when the cluster has a GPU and it is not refused."""
