@@ -191,7 +191,7 @@ class Slurm:
 
     def __post_init__(self) -> None:
         if find_spec("submitit") is None:
-            raise BadInput("--executor slurm: submitit is not installed; run: pip install submitit (the extra slurm of embench-em)")
+            raise BadInput("--executor slurm: no submitit; run: pip install submitit (the extra slurm of embench-em)")
         if shutil.which("sbatch") is None:
             raise BadInput("--executor slurm: no sbatch here; run this where jobs are submitted from")
 
