@@ -121,7 +121,17 @@ def show(name: str, data: Path | None) -> None:
 
 _SHOWN = 10
 """Images of a split that ``show`` lists."""
-_SUMMARISED = ("splits", "leakage", "notes", "crop", "budget", "norms", "threshold", "made from")
+_SUMMARISED = (
+    "splits",
+    "leakage",
+    "notes",
+    "crop",
+    "budget",
+    "norms",
+    "threshold",
+    "made from",
+    "test sections in train",
+)
 
 
 def _short(value: Any) -> str:

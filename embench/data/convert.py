@@ -6,6 +6,7 @@ They are exact, or refused. Nothing is thresholded, clipped, scaled or resized u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -187,7 +188,9 @@ def scaled(
 
         made = _in_blocks(finite(z), scale)
         if outside and notes is not None:
-            notes.append(f"{origin}, section {z}: {outside} voxels outside {least:g}..{most:g} became 0 or 255")
+            notes.append(
+                f"{PurePath(origin).name}, section {z}: {outside} voxels outside {least:g}..{most:g} became 0 or 255"
+            )
         return made
 
     return Computed(volume.shape, section)

@@ -252,7 +252,7 @@ def _items(
             )
         )
     first = next(iter(renamed.items()), None)
-    told = f"{len(renamed)} files are called otherwise here, as in {first[1]!r} for {first[0]!r}" if first else ""
+    told = f"{len(renamed)} files are called otherwise here, as in {first[1]!r} for {first[0][:60]!r}" if first else ""
     return items, [told] if first else []
 
 
@@ -337,7 +337,7 @@ def _crop(pairs: Sequence[_Pair], scoring: Scoring) -> tuple[int, str]:
     others = [each for each in pairs if min(_sides_of(each, scoring)) >= crop + 32]
     if crop == _LARGEST_CROP:
         return crop, f"{crop}, the most; every section has as many rows and columns"
-    why = f"{crop}, the greatest multiple of 32 that fits into {smallest.name} ({size})"
+    why = f"{crop}, the greatest multiple of 32 that fits into {item_name(smallest.name)} ({size})"
     if others and len(others) < len(pairs):
         larger = min(_LARGEST_CROP, min(min(_sides_of(each, scoring)) for each in others) // 32 * 32)
         why += f"; {len(others)} of the others would allow {larger}"
@@ -364,6 +364,8 @@ def _find(asked: OwnData, scoring: Scoring) -> _Found:
                 pairs.append(_opened(image_file, mask_file, split))
             except BadInput as error:
                 faults += error.lines
+        for side, volumes in ((images, [each.image for each in pairs]), (masks, [each.mask for each in pairs])):
+            faults += _parted(side, volumes)
         faults += palette_faults(each.mask for each in pairs)
         if scoring.is_volume and len(pairs) > 1 and all(each.image.shape[0] == 1 for each in pairs):
             found.notes += [f"{line}: they become neighbours here" for line in gaps([image for image, _ in files])]
@@ -404,15 +406,23 @@ def _pair_files(asked: OwnData, images: Path, masks: Path, found: _Found) -> lis
     return files
 
 
+def _parted(side: Path, volumes: Sequence[Stored]) -> list[str]:
+    """Return a line when files name others as parts of the same volume, and not all of them are given."""
+    named = dict.fromkeys(name for volume in volumes for name in volume.siblings)
+    given = {Path(volume.origin).name for volume in volumes}
+    if not (absent := [name for name in named if name not in given]):
+        return []
+    count = len(given | named.keys())
+    if not side.is_dir():
+        return [f"{side}: one of {count} files that are one volume; give their folder"]
+    return [
+        f"{side}: {len(given)} of {count} files that are one volume; {', '.join(absent)} "
+        f"{'is' if len(absent) == 1 else 'are'} missing: put them there, or save the sections as plain TIFF"
+    ]
+
+
 def _opened(image_file: Path, mask_file: Path, split: Split | None) -> _Pair:
     image, mask = open_volume(image_file), open_volume(mask_file)
-    for volume, file in ((image, image_file), (mask, mask_file)):
-        if absent := [name for name in volume.siblings if not (file.parent / name).exists()]:
-            more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-            raise BadInput(
-                f"{file}: one of {len(volume.siblings) + 1} files of a volume, of which {', '.join(absent[:3])}{more} "
-                f"{'is' if len(absent) == 1 else 'are'} not here; put them beside it, or save sections as plain TIFF"
-            )
     if image.shape != mask.shape:
         shapes = f"shape {mask.shape}, its image {image_file.name} has {image.shape} (ZYX)"
         raise BadInput(f"{mask_file}: {shapes}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import PurePath
@@ -146,7 +147,7 @@ def interleaved(items: Iterable[Place]) -> list[str]:
     """Say which images were taken from between those of another split; empty when none was.
 
     Training and test images must come from different files, or be blocks of one volume that do not interleave: an item
-    called ``NAME-FIRST-LAST`` is such a block. Neighbouring sections show the same objects.
+    called ``NAME-FIRST-LAST`` or ``NAME-zFIRST-LAST`` is such a block. Neighbouring sections show the same objects.
 
     Parameters
     ----------
@@ -174,9 +175,9 @@ def interleaved(items: Iterable[Place]) -> list[str]:
 
 def _range(name: str, depth: int) -> tuple[int, int]:
     """Return first and last section of an item: those of its name where they agree with its depth."""
-    _, *ends = name.rsplit("-", 2)
-    if len(ends) == 2 and all(end.isdecimal() for end in ends) and int(ends[1]) - int(ends[0]) + 1 == depth:
-        return int(ends[0]), int(ends[1])
+    ends = re.search(r"-z?(\d+)-(\d+)$", name)
+    if ends and int(ends[2]) - int(ends[1]) + 1 == depth:
+        return int(ends[1]), int(ends[2])
     return 0, depth - 1
 
 

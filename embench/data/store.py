@@ -72,7 +72,7 @@ def write(
     notes : iterable of str
         Further ones.
     allow_duplicates : bool
-        Without, test images that are exactly in the training split are a fault.
+        Without, test sections that are exactly in the training split are a fault.
 
     Raises
     ------
@@ -86,6 +86,7 @@ def write(
     faults: list[str] = []
     noted: list[str] = []
     splits: dict[str, dict[str, Any]] = {}
+    seen: dict[bytes, dict[Split, str]] = {}
     grey_levels = np.zeros(256, np.int64)
     places: list[tuple[Split, str, str, int]] = []
     # not locked by HDF5: the temporary file is locked already
@@ -103,14 +104,16 @@ def write(
             facts = splits.setdefault(item.split, {"volumes": 0, "sections": 0})
             facts["volumes"] += 1
             facts["sections"] += item.image.shape[0]
-            for _, section in _copy(group, "image", item.image, spec, faults):
+            for z, section in _copy(group, "image", item.image, spec, faults):
+                if section.min() != section.max():  # empty ones agree by nature
+                    print_of_section = hashlib.sha256(f"{section.shape}".encode() + section.tobytes()).digest()
+                    seen.setdefault(print_of_section, {}).setdefault(item.split, f"{item.name} section {z}")
                 if item.split == "train":
                     grey_levels += np.bincount(section.ravel(), minlength=256)
             if item.labels is not None:
                 counts = facts.setdefault("labels", [0] * len(getattr(spec, "classes", ())))
                 faults += _copy_labels(group, item, spec, faults, counts)
-            folder = f"{Path(item.origin).parent}/" if item.origin else ""
-            noted += [note.replace(folder, "") if folder else note for note in item.notes]
+            noted += item.notes
         if faults := faults or _split_faults(spec, {split for split, *_ in places}):
             raise BadInput(dict.fromkeys(faults))
         told: dict[str, Any] = {"splits": splits}
@@ -120,10 +123,13 @@ def write(
             from embench.data import patches
 
             told["leakage"] = patches.between_splits({split: _volumes(file, split) for split in SPLITS}, places)
-            if (found := told["leakage"])["exact"] and not allow_duplicates:
+            twice = [places for places in seen.values() if {"train", "test"} <= places.keys()]
+            told["test sections in train"] = len(twice)
+            if twice and not allow_duplicates:
+                shown = ", ".join(f"{each['test']} = {each['train']}" for each in twice[:3])
                 raise BadInput(
-                    f"{spec.name}: {found['exact']} of {found['patches']} test patches are exactly in the training "
-                    f"split, as in {', '.join(found['examples'][:3])}; take them out of one, or add --allow-duplicates"
+                    f"{spec.name}: {len(twice)} test sections are exactly in the training split ({shown}"
+                    f"{', ...' if len(twice) > 3 else ''}); take them out of one, or add --allow-duplicates"
                 )
         digest = seal(file, spec, grey_levels, {**(card or {}), **told})
     remember(path)

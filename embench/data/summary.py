@@ -31,6 +31,8 @@ def lines(prepared: Prepared) -> list[str]:
         found += warnings(spec, card)
         if told := card.get("leakage"):
             found.append(_duplicates(told))
+            if twice := card.get("test sections in train"):
+                found.append(f"warning: {twice} test sections are exactly in the training split (--allow-duplicates)")
             found += [f"note: {line}" for line in told.get("interleaved", [])]
         crop, budget = card.get("crop", str(spec.crop)), card.get("budget", f"{spec.iterations} iterations")
         found += [f"crop: {crop}", f"budget: {budget}"]
