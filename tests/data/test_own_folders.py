@@ -234,7 +234,7 @@ def test_numbers_that_all_names_share_do_not_count() -> None:
 
 def test_sections_are_in_order_of_their_numbers_whatever_the_case_of_letters() -> None:
     names = [f"{'Slice' if z % 2 else 'slice'}_{z}.TIF" for z in range(1, 12)]
-    assert sorted(reversed(names), key=natural) == names
+    assert sorted(names[::-1], key=natural) == names
 
 
 def test_missing_numbers_of_a_series_are_noted(tmp_path: Path) -> None:
