@@ -234,7 +234,7 @@ def test_numbers_that_all_names_share_do_not_count() -> None:
 
 def test_sections_are_in_order_of_their_numbers_whatever_the_case_of_letters() -> None:
     names = [f"{'Slice' if z % 2 else 'slice'}_{z}.TIF" for z in range(1, 12)]
-    assert sorted(names[::-1], key=natural) == names
+    assert sorted(RNG.permutation(names).tolist(), key=natural) == names
 
 
 def test_missing_numbers_of_a_series_are_noted(tmp_path: Path) -> None:
@@ -261,9 +261,7 @@ def test_a_test_image_that_is_in_training_is_refused_unless_asked_for(tmp_path: 
 def test_a_class_that_a_split_lacks_is_said(tmp_path: Path) -> None:
     files = pictures(tmp_path)
     with own(tmp_path, **files, classes="0:background,1:er,2:mito") as file:
-        assert "warning: no mask holds mito (class 2); leave it out of --classes, or check the masks" in summary.lines(
-            file
-        )
+        assert any("no mask holds mito (class 2)" in line for line in summary.lines(file))
     Image.fromarray(MASK[5] * 0).save(files["masks"] / "s5.png")
     with own(tmp_path / "b", **files) as file:
         assert any("the test split holds no er" in line for line in summary.lines(file))
