@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -90,7 +89,7 @@ class Trial(ResultSummary):
 
 
 def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
-    """Read every result under ``folders``, those that have not changed from the cache beside the prepared data.
+    """Read every result under ``folders``, those that were read before from the cache.
 
     Parameters
     ----------
@@ -106,13 +105,14 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
     folders = list(folders)
     trials: list[Trial] = []
     refused: list[str] = []
-    paths = list(result_files(folders))
-    if len(folders) > 1 or any(map(os.path.islink, paths)):
-        places: dict[Path, Path] = {}
-        for path in paths:
-            places.setdefault(path.resolve(), path)
-        paths = list(places.values())
-    for path, found in zip(paths, ResultCache(folders).read(paths), strict=True):
+    places: dict[Path, tuple[Path, Path]] = {}  # each file once, where one folder lies in another
+    for folder in folders:
+        listed = result_files(folder)
+        refused += listed.faults
+        for path in listed.files:
+            places.setdefault(path.resolve() if len(folders) > 1 else path, (path, folder))
+    given = list(places.values())
+    for (path, _), found in zip(given, ResultCache(folders).read(given), strict=True):
         if isinstance(found, ResultSummary):
             trials.append(_trial(found, path))
         else:

@@ -40,3 +40,4 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the user's data."""
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EMBENCH_CACHE", str(tmp_path / "cache"))

@@ -42,7 +42,7 @@ Fault = Callable[[int], None]
 SNAPSHOTS = 2
 MODEL = """
 from torch import nn
-from embench.model import TorchModel
+from embench.models.base import TorchModel
 
 class Small(TorchModel):
     recipe = "unet"

@@ -296,7 +296,7 @@ def test_recipe_steps_on_the_gpu(recipe: Recipe) -> None:
 
 SMALL = """
 from torch import nn
-from embench.model import TorchModel
+from embench.models.base import TorchModel
 
 class Small(TorchModel):
     def network(self, outputs, scale):

@@ -227,7 +227,7 @@ def bare(data: Path, tmp_path: Path) -> Path:
 MINE = """
 from collections import OrderedDict
 from torch import nn
-from embench.model import TorchModel
+from embench.models.base import TorchModel
 
 class MyNet(TorchModel):
     recipe = "retina"

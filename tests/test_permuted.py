@@ -137,7 +137,7 @@ def test_permuted_labels_score_at_chance_and_right_ones_above_and_nothing_is_lef
     said = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in said[-2:]] == ["holds "] * 2
     assert len(said) == 6
-    assert list(result_files([data])) == []
+    assert result_files(data).files == []
     assert [path.name for path in data.glob("[!.]*")] == ["discs.h5"]
 
 

@@ -24,7 +24,7 @@ def test_a_plan_is_read_back_as_it_was_written_and_is_one_file_however_often(toy
     trials = [planned(toy_data, tmp_path, "transunet", first_seed=seed) for seed in (0, 1)]
     assert plan.write(trials) == plan.write(list(reversed(trials)))
     assert plan.load_all(tmp_path) == trials
-    assert not list(results.result_files([tmp_path]))
+    assert not results.result_files(tmp_path).files
 
 
 def test_trials_of_a_moved_folder_write_where_the_plan_now_stands(toy_data: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from embench.scoring import counts, results
 from embench.scoring.schema import TrialResult
 from leaderboard import cli
 from leaderboard import trials as trials_module
+from leaderboard.calibration import simulate
 
 MATCHED = made.task("perez-mito", scoring=Scoring("2d", match_instances=True))
 VOLUME = made.task("made-volume", classes=("background", "one", "two"), scoring=Scoring("stack", classes=(1, 2)))
@@ -26,8 +27,9 @@ def with_plain(result: TrialResult) -> TrialResult:
     """Give a result the plain counts and scores that instance-matched tasks have beside their own."""
     snapshots = []
     for snapshot in result.snapshots:
-        images = tuple(image.model_copy(update={"plain": {1: (1, 2, 3)}}) for image in snapshot.images)
-        plain, _ = counts.score(Scoring("2d"), [{1: (1, 2, 3)}])
+        given = {1: (1, 2, simulate.TRUTH - 1)}
+        images = tuple(image.model_copy(update={"plain": given}) for image in snapshot.images)
+        plain, _ = counts.score(Scoring("2d"), [given])
         snapshots.append(snapshot.model_copy(update={"images": images, "plain_score": plain}))
     return result.model_copy(update={"snapshots": tuple(snapshots)})
 

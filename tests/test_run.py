@@ -146,7 +146,7 @@ def test_a_trial_that_another_process_holds_is_left_to_it(data: Path, tmp_path: 
 
 USER_FILE = """
 import torch
-from embench.model import SegmentationModel, TorchModel
+from embench.models.base import SegmentationModel, TorchModel
 
 class Diverging(TorchModel):
     def network(self, outputs, scale):

@@ -389,7 +389,7 @@ def test_more_trials_than_jobs_fit_and_a_failing_one_stops_no_other(cluster: Clu
     told = cluster.run(results=folder, expect=1, **submitted)
     assert "6 trials in 4 jobs" in told
     assert "odd toy seed 3: ValueError: no threes" in told
-    assert len(list(results.result_files([folder]))) == 5
+    assert len(results.result_files(folder).files) == 5
     assert "5 done, 0 running, 1 failed, 0 waiting" in cluster.embench("status", results=folder)
     assert "code that the plan names" in cluster.embench("retry", results=folder, expect=2)
     model.write_text(model.read_text().replace("== 3", "== 7"))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from embench.cli.app import app
 from embench.core.errors import BadInput
 from embench.data.catalog import find_task
-from embench.scoring import submit
+from embench.scoring import submit, test_sets
 from embench.scoring.results import load, result_files, save
 
 TASK = find_task("vnc-mito")
@@ -65,13 +65,13 @@ def test_a_result_goes_with_its_sections_to_where_a_run_would_have_written_it(gi
 
 
 def test_the_place_of_a_result_is_the_one_that_runs_use() -> None:
-    for path in result_files([COMMITTED]):
+    for path in result_files(COMMITTED).files:
         assert COMMITTED / submit.place_of(load(path)) == path
 
 
 def test_the_results_of_this_repository_may_stand_where_they_are() -> None:
     checked = submit.check([COMMITTED], COMMITTED)
-    assert len(checked) == len(list(result_files([COMMITTED])))
+    assert len(checked) == len(result_files(COMMITTED).files)
 
 
 def _not_json(path: Path) -> Path:
@@ -135,7 +135,7 @@ FAULTY: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "another scoring rule": (_other_scoring, "scoring"),
     "real data called synthetic": (lambda path: change(path, synthetic=True), "synthetic: True"),
-    "a budget that is not the published track's": (lambda path: change(path, iterations_asked=10), "iterations asked"),
+    "a budget that is not the published track's": (lambda path: change(path, iterations_asked=10), "of 10 iterations"),
     "a recipe that would be a path": (
         lambda path: change(path, recipe={**load(path).recipe, "name": "../../x"}),
         "not a name",
@@ -182,12 +182,20 @@ def test_the_same_trial_twice_is_refused_and_a_stored_one_is_never_replaced(give
     assert everything(board) == before
 
 
-def test_scores_on_other_data_than_those_stored_are_refused(given: Path, board: Path) -> None:
+def test_scores_on_other_data_than_the_registered_are_refused(given: Path, board: Path) -> None:
+    """And first scores on other data, where nothing is registered, stand in no honest one's way."""
+    forged = given.parent / "seed-1.json"
+    save(made.result("retina", TASK, 1, data_hash="0" * 64), forged)
+    submit.submit([forged], board)
     submit.submit([given], board)
-    other = given.parent / "seed-1.json"
-    save(made.result("retina", TASK, 1, data_hash="0" * 64), other)
+    true = load(given)
+    known = {TASK.name: [{"data_hash": true.fingerprint.data_hash, "images": test_sets.truth_of(true)}]}
+    (board / test_sets.FILE).write_text(json.dumps(known))
+    other = given.parent / "seed-2.json"
+    save(made.result("retina", TASK, 2, data_hash="0" * 64), other)
     with pytest.raises(BadInput, match="data hash 000000000000"):
         submit.submit([other], board)
+    submit.check([given], board)
 
 
 def test_a_result_in_a_wrong_place_of_the_folder_is_refused(given: Path, board: Path) -> None:
@@ -229,18 +237,3 @@ def test_submitted_predictions_stand_beside_trials(given: Path, board: Path) -> 
 
 def test_scoring_is_compared_as_a_task_states_it() -> None:
     assert made.result("retina", TASK).fingerprint.scoring.keys() == asdict(TASK.scoring).keys()
-
-
-def test_the_commands_of_the_publishing_workflow_check_and_build_the_committed_results(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workflow = (COMMITTED.parent / "docs" / "publish" / "leaderboard.yml").read_text()
-    commands = [line.partition("run: embench ")[2] for line in workflow.splitlines() if "run: embench " in line]
-    assert len(commands) == 2
-    shutil.copytree(COMMITTED, tmp_path / "results")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EMBENCH_DATA", str(tmp_path / "data"))
-    for command in commands:
-        done = CliRunner().invoke(app, command.split())
-        assert done.exit_code == 0, (done.output, done.exception)
-    assert (tmp_path / "site" / "index.html").is_file()

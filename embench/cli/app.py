@@ -537,6 +537,19 @@ def submit(
 
 
 @app.command()
+def review(
+    head: Annotated[str, typer.Argument(help="The commit of a pull request.")],
+    base: Annotated[str, typer.Option(help="The commit that it is to be merged into.")] = "HEAD",
+    results: Annotated[Path, typer.Option(help="The leaderboard's folder of results, in its clone.")] = Path("results"),
+    out: Annotated[Path, typer.Option(help="A new folder, for the results that it adds.")] = Path("added"),
+) -> None:
+    """Check that a pull request adds valid results and changes nothing else; nothing of it is checked out or run."""
+    from embench.cli import results as results_module
+
+    results_module.review(head, base, results, out)
+
+
+@app.command()
 def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder = None) -> None:
     """Print everything known of a task."""
     from embench.cli import data as data_module
@@ -636,6 +649,18 @@ def leaderboard_serve(
     from embench.cli import serve
 
     serve.serve(site, port)
+
+
+@board.command("register")
+def leaderboard_register(
+    task: Annotated[list[str], typer.Argument(help="Prepared tasks.")],
+    results: Annotated[Path, typer.Option(help="The leaderboard's folder of results.")] = Path("results"),
+    data: DataFolder = None,
+) -> None:
+    """Note the test sets of prepared tasks in registry.json, by which results are checked from then on."""
+    from embench.cli import results as results_module
+
+    results_module.register_test_sets(_split(task), results, data)
 
 
 @board.command("export")

@@ -46,3 +46,22 @@ def submit(given: Sequence[Path], results: Path, only_check: bool) -> None:
         print(f"{each.source} -> {results / each.place}")
     print(f"{len(placed)} results in {results}; commit them, and open a pull request:")
     print(submit.advice(placed, results))
+
+
+def review(head: str, base: str, results: Path, out: Path) -> None:
+    """Check what a pull request adds to a folder of results; print what it is."""
+    from embench.scoring import pull_request
+
+    checked = pull_request.review(results, base, head, results, out)
+    for each in checked:
+        print(f"{each.place}: {each.result.row} on {each.result.task}, seed {each.result.seed}")
+    print(f"{head} adds {len(checked)} results to {results} and changes nothing else; they are in {out}")
+
+
+def register_test_sets(tasks: Sequence[str], results: Path, data: Path | None) -> None:
+    """Note the test sets of prepared tasks in the registry of a folder of results."""
+    from embench.scoring.register import register
+
+    for name in tasks:
+        with catalog.open_prepared(name, data) as prepared:
+            print(f"{name}: {prepared.hash[:12]} in {register(prepared, results)}")

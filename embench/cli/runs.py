@@ -170,7 +170,7 @@ def factorial(
     rows = []
     for recipe, trial in planned:
         architecture, start = cells[trial.model]
-        score = result_files.load(trial.path).score
+        score = result_files.load(trial.path, trial.results_folder).score
         levels = {"architecture": architecture, "recipe": recipe, "start": start}
         rows.append(
             {"task": trial.task, **levels, "seed": trial.seed, "score": float("nan") if score is None else score}
@@ -296,7 +296,7 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, deta
     for trial in planned:
         if not trial.path.exists():
             continue
-        result = results.load(trial.path)
+        result = results.load(trial.path, trial.results_folder)
         scores[result.task, result.row].append(result.score)
     header = ("task", "model", "seeds", "mean IoU", "min", "max")
     print_table(header, [_summary(*key, values) for key, values in sorted(scores.items())])
@@ -306,7 +306,7 @@ def _finish(planned: Sequence[TrialSpec], executor: Executor, folder: Path, deta
         if lines:
             raise BadInput(lines) if exception is BadInput else exception("\n".join(lines))
     held = {
-        trial.label: locks.holder(trial.claim_path)
+        trial.label: locks.holder(trial.claim_path, trial.results_folder)
         for trial, outcome in outcomes
         if outcome is None and not trial.path.exists()
     }

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import embench
+from embench.core.errors import BadInput, TryAgain
+from embench.core.git import git
 
 _LIBRARIES = (
     "torch",
@@ -34,15 +33,10 @@ def commit() -> str:
     if not (root / ".git").exists():
         return "release"
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
+        done = git(root, ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+    except (BadInput, TryAgain):
         return "unknown"
-    return done.stdout.strip()
+    return "unknown" if done.returncode else done.stdout.decode().strip()
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -90,6 +84,8 @@ def cores() -> int:
 def peak_memory(device: str) -> int:
     """Return the peak memory of this process (on ``cuda``: of the device) in bytes."""
     if device.startswith("cuda"):
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     scale = 1 if os.uname().sysname == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

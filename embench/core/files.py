@@ -7,11 +7,13 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from embench.core import confined
 from embench.core.errors import BadInput, TryAgain
 
 _FOR_THE_USER = {
@@ -41,7 +43,7 @@ def explained(error: OSError, path: Path) -> BadInput | TryAgain:
 
 
 @contextmanager
-def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+def replacing(path: Path, durable: bool = True, below: Path | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is fsynced and renamed over ``path``.
 
     The temporary file is locked while its writer lives, so that the next process to write into the folder can tell
@@ -50,10 +52,12 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        The file to make or replace; its folder is created.
+        The file to make or replace; its folder is created. What is a link is replaced, never written through.
     durable : bool
         Without, nothing is fsynced: for files by the thousand that a later run makes again. After a power cut such a
         file may be empty.
+    below : Path, optional
+        A folder that may be anybody's, from which on no link leads to ``path`` (:mod:`embench.core.confined`).
 
     Yields
     ------
@@ -65,44 +69,52 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     TryAgain, BadInput
         When ``path`` cannot be written: a fault that may pass, or one that the user must mend (:func:`explained`).
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent)
-        descriptor, temporary = _temporary(path)
-    except OSError as error:
-        raise explained(error, path) from None
-    try:
-        with _explaining(path, temporary):
-            yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            move(temporary, path, durable)
-    finally:
-        with suppress(OSError):  # if it stays, the next process sweeps it
-            temporary.unlink(missing_ok=True)
-        os.close(descriptor)
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(confined.folder(path.parent, below or path.parent, make=True))
+            sweep(path.parent)
+            descriptor, temporary = _temporary(path, place)
+        except OSError as error:
+            raise explained(error, path) from None
+        try:
+            with _explaining(path, temporary):
+                yield temporary
+                os.chmod(temporary, 0o666 & ~_umask())
+                _move(temporary, path, place, durable)
+        finally:
+            with suppress(OSError):  # if it stays, the next process sweeps it
+                os.unlink(temporary)
+            os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes | str, durable: bool = True) -> None:
-    """Write ``content`` (text as UTF-8) to ``path`` atomically; ``durable`` as in :func:`replacing`."""
-    with replacing(path, durable) as temporary:
+def write_atomic(path: Path, content: bytes | str, durable: bool = True, below: Path | None = None) -> None:
+    """Write ``content`` (text as UTF-8) to ``path`` atomically; ``durable`` and ``below`` as in :func:`replacing`."""
+    with replacing(path, durable, below) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def move(temporary: Path, path: Path, durable: bool = True) -> None:
+def _move(temporary: Path, path: Path, place: int | None, durable: bool) -> None:
     """Rename a written file over ``path``; if ``durable``, a power cut leaves the old one or the whole new one."""
     if durable:
         _fsync(temporary)
-    os.replace(temporary, path)
-    if durable:
-        _fsync(path.parent)
+    if place is None:
+        os.replace(temporary, path)
+    else:
+        os.replace(temporary.name, path.name, src_dir_fd=place, dst_dir_fd=place)
+    if durable and place is not None:  # elsewhere a folder cannot be synced
+        os.fsync(place)
 
 
-def remove(path: Path) -> None:
+def remove(path: Path, below: Path | None = None) -> None:
     """Remove a file, if it is there; raises as :func:`replacing` does."""
     try:
-        path.unlink(missing_ok=True)
+        confined.remove(path, below or path.parent)
     except OSError as error:
         raise explained(error, path) from None
+
+
+_PART = ".embench-"
+"""How the names of temporary files begin: nobody else's are removed."""
 
 
 def sweep(folder: Path) -> None:
@@ -110,14 +122,11 @@ def sweep(folder: Path) -> None:
     if folder in _swept:
         return
     _swept.add(folder)
-    for left in folder.glob(".*.part"):
-        with suppress(OSError):  # another sweeper had it, or it is not ours to remove
-            descriptor = os.open(left, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
-            finally:
-                os.close(descriptor)
+    for left in folder.glob(f"{_PART}*.part"):
+        # What fails: another sweeper had it, or it is not ours to remove.
+        with suppress(OSError, BadInput), confined.writing(left, folder) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -126,11 +135,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, below: Path | None = None) -> None:
     """Write a file of one block in ``folder`` (created when absent) and remove it; raise as :func:`replacing` does."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with confined.folder(folder, below or folder, make=True), tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(4096))
             file.flush()
             os.fsync(file.fileno())
@@ -138,14 +146,20 @@ def check_writable(folder: Path) -> None:
         raise explained(error, folder) from None
 
 
-def _temporary(path: Path) -> tuple[int, Path]:
-    """Make and lock a temporary file beside ``path``."""
+def _temporary(path: Path, place: int | None) -> tuple[int, Path]:
+    """Make and lock a temporary file beside ``path``, in the open folder ``place``."""
     while True:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        name = f"{_PART}{path.name[:60]}.{secrets.token_hex(4)}.part"
+        temporary = path.parent / name
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            descriptor = os.open(temporary if place is None else name, flags, 0o600, dir_fd=place)
+        except FileExistsError:
+            continue
         with suppress(OSError):  # without locks there is no sweeping either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
-            return descriptor, Path(name)
+            return descriptor, temporary
         os.close(descriptor)  # a sweeper took it between those two lines
 
 

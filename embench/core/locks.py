@@ -16,10 +16,11 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from embench.core import confined
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import explained
 
@@ -27,6 +28,8 @@ from embench.core.files import explained
 _FLOCK = struct.Struct("qqihh" if sys.platform == "darwin" else "hhqqi4x")
 _TYPE, _PROCESS = (3, 2) if sys.platform == "darwin" else (0, 4)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+MAX_BYTES = 4096
 
 _mine: set[Path] = set()
 """What this process holds: its own locks do not stop it, and closing a second descriptor would drop the first's."""
@@ -60,8 +63,8 @@ class Held(TryAgain):
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Hold the claim ``path`` for as long as the block runs.
+def claimed(path: Path, below: Path | None = None) -> Iterator[None]:
+    """Hold the claim ``path``, in a folder below ``below`` that may be anybody's, for as long as the block runs.
 
     A claim whose holder is dead is free, whatever its file says. The file stays when the block ends: to remove a lock
     file is a race, unless nobody can want it any more.
@@ -71,17 +74,16 @@ def claimed(path: Path) -> Iterator[None]:
     Held
         At once, when another process (or another block of this one) has it.
     BadInput
-        The file system has no locks, or the file cannot be made.
+        The file system has no locks, or the file cannot be made, or a link or no file lies in its place.
     """
     place = path.absolute()
     if place in _mine:
         raise Held(path, _self())
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise explained(error, path) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(confined.writing(place, (below or path.parent).absolute()))
+        except OSError as error:
+            raise explained(error, path) from None
         _lock(descriptor, path)
         _mine.add(place)
         try:
@@ -89,11 +91,9 @@ def claimed(path: Path) -> Iterator[None]:
             yield
         finally:
             _mine.discard(place)
-    finally:
-        os.close(descriptor)
 
 
-def holder(path: Path) -> Holder | None:
+def holder(path: Path, below: Path | None = None) -> Holder | None:
     """Return who has the claim ``path``, without touching it; ``None`` when it is free.
 
     For lookers: between this answer and any use of it the claim may change hands.
@@ -102,15 +102,12 @@ def holder(path: Path) -> Holder | None:
     if place in _mine:
         return _self()
     try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        with confined.reading(place, (below or path.parent).absolute(), MAX_BYTES, "a claim") as file:
+            return _holder(file.fileno())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise explained(error, path) from None
-    try:
-        return _holder(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _self() -> Holder:
@@ -141,7 +138,7 @@ def _holder(descriptor: int) -> Holder | None:
     if found[_TYPE] == fcntl.F_UNLCK:
         return None
     try:
-        return Holder(**json.loads(os.pread(descriptor, 4096, 0)))
+        return Holder(**json.loads(os.pread(descriptor, MAX_BYTES, 0)))
     except (ValueError, TypeError):  # it has the lock and has not yet written its name
         return Holder("an unknown host", found[_PROCESS])
 

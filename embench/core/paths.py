@@ -1,15 +1,11 @@
-"""Where prepared data stand."""
+"""Where prepared data and caches stand."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from embench.core.names import check_name
-
-if TYPE_CHECKING:
-    pass
 
 
 def data_folder() -> Path:
@@ -19,6 +15,18 @@ def data_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("embench")
+
+
+def cache_folder() -> Path:
+    """Return the folder of what only spares work: ``EMBENCH_CACHE``, or the user's cache folder.
+
+    It is the user's own, apart from data and results, which come from others too: nothing in it travels with them.
+    """
+    if folder := os.environ.get("EMBENCH_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("embench")
 
 
 def prepared_path(name: str, folder: Path | None = None) -> Path:

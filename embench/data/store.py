@@ -10,8 +10,8 @@ The hash is SHA-256 over the spec's facts about the data and over every item's n
 section; chunking and compression do not enter. Every result carries it.
 
 A file that was not written here, or that changed since, may be anybody's: before it is opened it is read once as a
-whole in a child process with limits (:mod:`embench.core.sandbox`) and its hash compared. ``.checked/NAME.h5.json``
-beside it remembers that by size and time.
+whole in a child process with limits (:mod:`embench.core.sandbox`) and its hash compared. A note in the user's own cache
+folder, which does not travel with the file, remembers that by inode, size and times.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -35,6 +36,7 @@ from embench.core import sandbox
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import replacing, write_atomic
 from embench.core.names import check_name
+from embench.core.paths import cache_folder
 from embench.data.task import SPLITS, Item, Sections, Split, Task, UnlabelledSet
 
 if TYPE_CHECKING:
@@ -224,9 +226,13 @@ class Prepared:
 
     @cached_property
     def task(self) -> Task:
-        """The task; raises ``BadInput`` for an unlabelled set."""
+        """The task; raises ``BadInput`` for an unlabelled set, and for a task that is not what its name says."""
         if not isinstance(self.spec, Task):
             raise BadInput(f"{self.path}: an unlabelled set, not a task; use it with: embench pretrain")
+        if self.spec.name != self.path.stem:
+            raise BadInput(f"{self.path}: holds the task {self.spec.name}; call it {self.spec.name}.h5")
+        if fault := _not_as_registered(self.spec, self.norms):
+            raise BadInput(f"{self.path}: {fault}; prepare it again with --force, or under a name of its own")
         return self.spec
 
     def volumes(self, split: Split) -> list[Volume]:
@@ -294,6 +300,25 @@ def _task_fault(task: Task) -> str | None:
     return None
 
 
+_DESCRIPTIONS = {"title", "modality", "licence", "citation", "homepage", "budgets"}
+"""Fields of a task by which nothing is trained or scored."""
+
+
+def _not_as_registered(task: Task, norms: tuple[float, float]) -> str | None:
+    """Return in what a stored task differs from the registered one of its name; ``None`` also where there is none."""
+    from embench.data import catalog
+
+    if not catalog.is_registered(task.name):
+        return None
+    own, known = asdict(task), asdict(catalog.find_task(task.name))
+    for name in own.keys() - _DESCRIPTIONS:
+        if json.dumps(own[name]) != json.dumps(known[name]):
+            return f"its {name} is {own[name]!s:.80}, the registered {task.name} has {known[name]!s:.80}"
+    if task.norms and norms != tuple(task.norms):
+        return f"its norms are {norms}, the registered {task.name} has {task.norms}"
+    return None
+
+
 # Files that were made elsewhere
 
 
@@ -301,20 +326,22 @@ def remember(path: Path) -> None:
     """Note that a prepared file was written or checked here."""
     global _CHECKED
     _CHECKED = _CHECKED | {(str(path), *_state(path))}
-    with contextlib.suppress(OSError, BadInput, TryAgain):  # in a folder of others the check is of this process only
+    with contextlib.suppress(OSError, BadInput, TryAgain):  # without a folder the check is of this process only
         write_atomic(_mark(path), json.dumps(_state(path)))
 
 
-_CHECKED: frozenset[tuple[str, int, int]] = frozenset()
+_CHECKED: frozenset[tuple[Any, ...]] = frozenset()
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what no change of a file leaves as it was, and no copy of it has."""
     about = path.stat()
-    return about.st_size, about.st_mtime_ns
+    return about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
 def _mark(path: Path) -> Path:
-    return path.parent / ".checked" / f"{path.name}.json"
+    place = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    return cache_folder() / "checked" / f"{place}.json"
 
 
 def _check_once(path: Path) -> None:

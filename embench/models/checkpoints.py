@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from embench.core import confined
 from embench.core.errors import BadInput
 from embench.core.files import sha256, write_atomic
 from embench.core.names import check_name
@@ -67,6 +68,7 @@ class ImportedCard(WeightsCard):
     left_out: dict[str, Count] = {}
 
 
+MAX_CARD = 16 * 2**20
 _CARD: TypeAdapter[PretrainingCard | ImportedCard] = TypeAdapter(PretrainingCard | ImportedCard)
 
 
@@ -91,12 +93,16 @@ def weights_path(method: str, data: str, scale: Scale, folder: Path | None = Non
     return (folder or data_folder()) / "weights" / f"{what}-{data}-{scale}.safetensors"
 
 
-def save_weights(path: Path, tensors: dict[str, Tensor], card: WeightsCard) -> str:
-    """Write a checkpoint and its card atomically (the card last) and return the hash of the former."""
+def save_weights(path: Path, tensors: dict[str, Tensor], card: WeightsCard, below: Path | None = None) -> str:
+    """Write a checkpoint and its card atomically (the card last) and return the hash of the former.
+
+    ``below`` as in :func:`embench.core.files.replacing`.
+    """
     from safetensors.torch import save
 
-    write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
-    write_atomic(path.with_suffix(".json"), card.model_dump_json(indent=1) + "\n")
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    write_atomic(path, content, below=below)
+    write_atomic(path.with_suffix(".json"), card.model_dump_json(indent=1) + "\n", below=below)
     return sha256(path)
 
 
@@ -128,14 +134,15 @@ def load_card(path: Path) -> WeightsCard:
         )
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")
+    if not path.is_file():  # a pipe or a device would never end
+        raise BadInput(f"{path}: not a file; remove it")
+    place = path.with_suffix(".json")
     try:
-        return _CARD.validate_json(path.with_suffix(".json").read_bytes())
-    except OSError as error:
-        raise BadInput(
-            f"{path.with_suffix('.json')}: the checkpoint's card cannot be read ({error.strerror})"
-        ) from None
+        return _CARD.validate_json(confined.read(place, path.parent, MAX_CARD, "a card"))
+    except FileNotFoundError as error:
+        raise BadInput(f"{place}: the checkpoint's card cannot be read ({error.strerror})") from None
     except ValidationError as error:
-        raise BadInput(f"{path.with_suffix('.json')}: not a checkpoint card ({error.errors()[0]['msg']})") from None
+        raise BadInput(f"{place}: not a checkpoint card ({error.errors()[0]['msg']})") from None
 
 
 def matched(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from embench.core import confined
 from embench.core.errors import BadInput
 from embench.data.task import Scale
 from embench.data.unlabelled import open_unlabelled
@@ -119,11 +120,15 @@ def run(
                 on_gpu = device.startswith("cuda") and chosen.batched(settings.crop) is not None
                 views = "device" if on_gpu else "host"
             settings = replace(settings, views=views)
+            if out is None:
+                out = weights_path(method, prepared.spec.name, scale, data_folder, other_model(chosen))
+                with confined.folder(out.parent, out.parent.parent, make=True):  # no link leads out of the data folder
+                    pass
             return pretrain(
                 chosen,
                 prepared,
                 settings,
-                out or weights_path(method, prepared.spec.name, scale, data_folder, other_model(chosen)),
+                out,
                 device=device,
                 threads=threads or own_cores(),
                 workers=workers,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from embench.core import environment, locks, runtime, signals
+from embench.core import confined, environment, locks, runtime, signals
 from embench.core.errors import BadInput, Diverged, Interrupted, TryAgain, is_out_of_memory
 from embench.core.files import check_writable, remove
 from embench.core.runtime import freed_memory_kept
@@ -96,7 +96,7 @@ class _State:
             "done": vars(self.done),
             "curve": self.curve,
         }
-        save_state(state, path)
+        save_state(state, path, path.parent)
 
     def restore(self, path: Path, facts: dict[str, Any]) -> None:
         """Go on from the state file, where there is one."""
@@ -185,10 +185,13 @@ def pretrain(
     facts = _facts(method, data, settings, len(tiles))
     folder, state_path, claim_path = out.with_suffix(""), out.with_suffix(".state"), out.with_suffix(".claim")
 
+    def claim_exists() -> bool:
+        return confined.status(claim_path, out.parent) is not None
+
     def is_done() -> bool:
         return world.rank == 0 and not force and _is_done(out, facts)
 
-    if world.agreed(is_done() and not claim_path.exists()):
+    if world.agreed(is_done() and not claim_exists()):
         if world.rank == 0:
             print(f"{out}: already made with these settings", file=sys.stderr)
         return out
@@ -275,7 +278,9 @@ def pretrain(
                 if world.rank == 0 and (epoch % keep_every == 0 or epoch == settings.epochs):
                     save_examples(folder, method, state.best, samples, card, where)
                     if epoch < settings.epochs:
-                        save_weights(folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card)
+                        save_weights(
+                            folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card, folder.parent
+                        )
             asked = world.agreed(stop.asked is not None) and done.iteration < steps
             if world.rank == 0 and done.iteration < steps and (asked or now - saved >= save_every_seconds):
                 state.save(state_path, facts)

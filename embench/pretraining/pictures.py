@@ -48,10 +48,10 @@ def save_examples(
     with torch.no_grad():
         columns = method.pictures(module, batch)
     module.train(training)
-    with replacing(folder / f"epoch-{card.epochs:04d}.png") as temporary:
+    with replacing(folder / f"epoch-{card.epochs:04d}.png", below=folder.parent) as temporary:
         Image.fromarray(_grid(columns, card.norms)).save(temporary, format="png")
-    write_atomic(folder / "loss.json", json.dumps(card.loss_curve) + "\n")
-    with replacing(folder / "loss.png") as temporary:
+    write_atomic(folder / "loss.json", json.dumps(card.loss_curve) + "\n", below=folder.parent)
+    with replacing(folder / "loss.png", below=folder.parent) as temporary:
         _curve(card).savefig(temporary, format="png", dpi=120)
 
 

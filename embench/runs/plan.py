@@ -6,7 +6,6 @@ given twice is one plan. ``embench status`` and ``embench retry`` start from the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from embench.core import confined
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.names import check_name, is_name
@@ -120,9 +120,11 @@ def is_done(spec: TrialSpec) -> bool:
     """Whether the result is there, also when another machine has just written it."""
     try:
         # Looked up in the folder: a file known to be absent may stay so for a while in an NFS client's memory.
-        return spec.path.name in os.listdir(spec.path.parent)
-    except FileNotFoundError:
+        return spec.path.name in confined.names(spec.path.parent, spec.results_folder)
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise BadInput(f"{spec.path.parent}: cannot be read ({error.strerror})") from None
 
 
 _PLAN: TypeAdapter[tuple[TrialSpec, ...]] = TypeAdapter(tuple[TrialSpec, ...])
@@ -136,7 +138,7 @@ def write(trials: Sequence[TrialSpec]) -> Path:
     trials = tuple(trial.elsewhere() for trial in trials)
     content = _PLAN.dump_json(trials, indent=1)
     path = trials[0].results_folder / PLANS / f"{digest_of(sorted(str(trial.path) for trial in trials))}.json"
-    write_atomic(path, content + b"\n")
+    write_atomic(path, content + b"\n", below=trials[0].results_folder)
     return path
 
 
@@ -148,10 +150,9 @@ def load(path: Path) -> tuple[TrialSpec, ...]:
     BadInput
         Too large, not a plan, or with a name that could form a path.
     """
+    folder = path.parent.parent
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadInput(f"{path}: {path.stat().st_size} bytes; a plan has at most {MAX_BYTES}; remove it")
-        trials = _PLAN.validate_json(path.read_bytes())
+        trials = _PLAN.validate_json(confined.read(path, folder, MAX_BYTES, "a plan"))
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
     except ValidationError as error:
@@ -160,7 +161,7 @@ def load(path: Path) -> tuple[TrialSpec, ...]:
         for name in (trial.task, trial.key.task, trial.key.model, trial.key.recipe.name, trial.pairing):
             if not is_name(name):
                 raise BadInput(f"{path}: {name[:80]!r} is not a name; remove the plan")
-    return tuple(replace(trial, results_folder=path.parent.parent) for trial in trials)
+    return tuple(replace(trial, results_folder=folder) for trial in trials)
 
 
 def load_all(results: Path) -> list[TrialSpec]:
@@ -174,8 +175,15 @@ def load_all(results: Path) -> list[TrialSpec]:
     if not results.is_dir():
         raise BadInput(f"{results}: no such folder; run: embench run --results {results}")
     trials: dict[Path, TrialSpec] = {}
-    for path in sorted((results / PLANS).glob("*.json")):
-        trials.update({trial.path: trial for trial in load(path)})
+    try:
+        names = confined.names(results / PLANS, results)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BadInput(f"{results / PLANS}: cannot be read ({error.strerror})") from None
+    for name in names:
+        if name.endswith(".json") and not name.startswith("."):
+            trials.update({trial.path: trial for trial in load(results / PLANS / name)})
     return sorted(trials.values(), key=lambda trial: (trial.seed, trial.task, trial.label))
 
 

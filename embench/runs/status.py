@@ -6,12 +6,13 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from embench.core import locks
+from embench.core import confined, locks
 from embench.core.console import duration
 from embench.core.errors import BadInput, TryAgain
 from embench.models.registry import absolute, code_of
@@ -73,18 +74,26 @@ def standings(folder: Path) -> list[Standing]:
 
 
 def _standing(trial: TrialSpec, queued: dict[Path, str]) -> Standing:
-    if trial.path.exists():
-        try:
-            result = results.load(trial.path)
-        except BadInput as error:
-            return Standing(trial, "failed", str(error))
-        if result.status == "diverged":
-            return Standing(trial, "failed", f"diverged: {result.message}", result.iterations_done, diverged=True)
-        score = "" if result.score is None else f"IoU {result.score:.4f}"
-        return Standing(trial, "done", score, trial.iterations)
+    try:
+        if plan.is_done(trial):
+            return _ended(trial)
+        return _under_way(trial, queued)
+    except BadInput as error:
+        return Standing(trial, "failed", str(error))
+
+
+def _ended(trial: TrialSpec) -> Standing:
+    result = results.load(trial.path, trial.results_folder)
+    if result.status == "diverged":
+        return Standing(trial, "failed", f"diverged: {result.message}", result.iterations_done, diverged=True)
+    score = "" if result.score is None else f"IoU {result.score:.4f}"
+    return Standing(trial, "done", score, trial.iterations)
+
+
+def _under_way(trial: TrialSpec, queued: dict[Path, str]) -> Standing:
     note, failure = worker.progress(trial), worker.failure(trial)
     reached = note.iteration if note else 0
-    if holder := locks.holder(trial.claim_path):
+    if holder := locks.holder(trial.claim_path, trial.results_folder):
         if note is None:
             return Standing(trial, "running", f"{holder}: starting")
         left = note.seconds_left(trial.iterations)
@@ -149,11 +158,14 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
 
 def set_aside(trial: TrialSpec) -> Path | None:
     """Move the result of a trial into ``.diverged`` of its results folder, and return where; ``None``: it has none."""
-    with locks.claimed(trial.claim_path):
-        if not trial.path.exists():
+    folder = trial.results_folder
+    with locks.claimed(trial.claim_path, folder):
+        if not plan.is_done(trial):
             return None
-        place = trial.results_folder / DIVERGED / trial.path.relative_to(trial.results_folder).parent
-        place.mkdir(parents=True, exist_ok=True)
-        target = next(path for number in count(1) if not (path := place / f"{trial.path.stem}.{number}.json").exists())
-        trial.path.rename(target)
-        return target
+        place = folder / DIVERGED / trial.path.relative_to(folder).parent
+        for number in count(1):
+            target = place / f"{trial.path.stem}.{number}.json"
+            with suppress(FileExistsError):
+                confined.rename(trial.path, target, folder)
+                return target
+        raise AssertionError

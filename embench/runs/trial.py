@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from embench.models.registry import find_model
 from embench.runs.external import run_tool, work_folder
 from embench.runs.keep import keep
 from embench.runs.plan import Report, TrialSpec, is_done
-from embench.scoring import results
+from embench.scoring import results, schema
 from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
@@ -37,6 +38,8 @@ from embench.training.precision import place
 from embench.training.sampler import TrainingSections
 from embench.training.state import load_state, save_state
 from embench.training.trainer import Training
+
+log = logging.getLogger(__name__)
 
 
 def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None:
@@ -56,24 +59,24 @@ def run(spec: TrialSpec, report: Report = lambda *_: None) -> TrialResult | None
         A file could not be written; what was there before still is.
     """
     try:
-        with locks.claimed(spec.claim_path), signals.deferred() as stop:
+        with locks.claimed(spec.claim_path, spec.results_folder), signals.deferred() as stop:
             if not is_done(spec):
                 _run(spec, report, stop)
-            remove(spec.state_path)
+            remove(spec.state_path, spec.results_folder)
             shutil.rmtree(work_folder(spec), ignore_errors=True)
-            remove(spec.claim_path)  # whoever locks it from now on finds the result
+            remove(spec.claim_path, spec.results_folder)  # whoever locks it from now on finds the result
     except locks.Held:
         return None
-    return results.load(spec.path)
+    return results.load(spec.path, spec.results_folder)
 
 
 def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
-    check_writable(spec.path.parent)
+    check_writable(spec.path.parent, spec.results_folder)
     torch.set_num_threads(spec.threads)
     device = torch.device(spec.device)
     data = Prepared(prepared_path(spec.task, spec.data))
     with deterministic(device, spec.deterministic), freed_memory_kept(device), data as prepared:
-        if prepared.hash != spec.key.fingerprint.data_hash:
+        if schema.fingerprint(prepared.task, prepared.hash, spec.iterations) != spec.key.fingerprint:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
         attempt = _attempt_of(adapter)
@@ -87,7 +90,7 @@ def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
             raise BadInput(
                 f"out of memory ({device}): use --precision bf16, a smaller --batch-size or --crop, or fewer --jobs"
             ) from None
-    results.save(result, spec.path)
+    results.save(result, spec.path, spec.results_folder)
 
 
 def _attempt_of(adapter: SegmentationModel) -> Callable[..., TrialResult]:
@@ -138,20 +141,23 @@ def _torch_attempt(
 
     scores: list[SnapshotScore] = []
     seconds = {"training": 0.0, "prediction": 0.0}
-    if state := load_state(spec.state_path):
+    snapshots = spec.snapshots
+    if state := load_state(spec.state_path, spec.results_folder):
+        snapshots = _begun(spec, state)
         training.resume(state["training"])
         scores = [SnapshotScore.model_validate_json(text) for text in state["scores"]]
         seconds = state["seconds"]
 
     def save() -> None:
         texts = [score.model_dump_json() for score in scores]
-        save_state({"training": training.state(), "scores": texts, "seconds": seconds}, spec.state_path)
+        state = {"training": training.state(), "scores": texts, "seconds": seconds, "trial": _identity(spec)}
+        save_state(state | {"snapshots": list(snapshots)}, spec.state_path, spec.results_folder)
 
     message = ""
     sections_kept: tuple[str, ...] = ()
     try:
         saved = time.monotonic()
-        for end in spec.snapshots[len(scores) :]:
+        for end in snapshots[len(scores) :]:
             while training.iteration < end:
                 started = time.perf_counter()
                 loss = training.step()
@@ -207,6 +213,32 @@ def _torch_attempt(
         sections=sections_kept,
     )
     return keep(spec, task, network, norms, result) if spec.keep_weights and status == "done" else result
+
+
+def _identity(spec: TrialSpec) -> str:
+    return f"{spec.key.variant}, seed {spec.seed}"
+
+
+def _begun(spec: TrialSpec, state: dict[str, Any]) -> tuple[int, ...]:
+    """Return the iterations at which a trial is scored that goes on from a state: those that it began with.
+
+    Raises
+    ------
+    BadInput
+        The state is of another trial, or does not lead to the budget of this one.
+    """
+    begun = tuple(state.get("snapshots", spec.snapshots))
+    scored = [SnapshotScore.model_validate_json(text).iteration for text in state["scores"]]
+    fault = ""
+    if state.get("trial", _identity(spec)) != _identity(spec):
+        fault = f"the state of another trial ({state['trial']!s:.80})"
+    elif begun[-1:] != (spec.iterations,) or scored != list(begun[: len(scored)]):
+        fault = f"its trial was scored at iterations {scored!s:.80} on the way to another budget or other snapshots"
+    if fault:
+        raise BadInput(f"{spec.state_path}: {fault}; remove it to start again")
+    if begun != spec.snapshots:
+        log.info("%s: goes on as it began, scored at iterations %s", spec.label, ", ".join(map(str, begun)))
+    return begun
 
 
 def _plain_attempt(

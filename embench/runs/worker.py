@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from embench.core import signals
+from embench.core import confined, signals
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import remove, write_atomic
 from embench.core.types import Count, Finite
@@ -90,22 +90,23 @@ def failure_path(trial: TrialSpec) -> Path:
 
 def progress(trial: TrialSpec) -> Progress | None:
     """Return where a trial was when it last said so."""
-    return _read(progress_path(trial), Progress)
+    return _read(progress_path(trial), trial, Progress)
 
 
 def failure(trial: TrialSpec) -> Failure | None:
     """Return why a trial failed when it was last tried."""
-    return _read(failure_path(trial), Failure)
+    return _read(failure_path(trial), trial, Failure)
 
 
 def is_untidy(trial: TrialSpec) -> bool:
     """Whether anything is left of running a trial."""
-    return any(path.exists() for path in (trial.state_path, trial.claim_path, progress_path(trial)))
+    left = (trial.state_path, trial.claim_path, progress_path(trial))
+    return any(confined.status(path, trial.results_folder) is not None for path in left)
 
 
 def settled(trial: TrialSpec) -> Outcome:
     """Return how a trial ended, from what is on disk; ``None`` where it has not."""
-    return results.load(trial.path) if is_done(trial) else failure(trial)
+    return results.load(trial.path, trial.results_folder) if is_done(trial) else failure(trial)
 
 
 def attempt(
@@ -127,7 +128,7 @@ def attempt(
         beat(stage, iteration, loss)
         report(stage, iteration, loss)
 
-    remove(failure_path(trial))
+    remove(failure_path(trial), trial.results_folder)
     try:
         result = _run_once_free(trial, both, patience)
     except Exception as error:
@@ -135,7 +136,7 @@ def attempt(
     finally:
         beat.last()
     if result is not None:
-        remove(progress_path(trial))
+        remove(progress_path(trial), trial.results_folder)
     return result
 
 
@@ -163,7 +164,7 @@ def fail(trial: TrialSpec, error: Exception) -> Failure:
         host=socket.gethostname(),
         trace="".join(traceback.format_exception(error))[-20_000:] if kind == "error" else "",
     )
-    _write(failure_path(trial), found)
+    _write(failure_path(trial), trial, found)
     return found
 
 
@@ -195,22 +196,23 @@ class _Heartbeat:
     def last(self) -> None:
         """Write the last news, where they are not written yet."""
         if self.unwritten:
-            _write(progress_path(self.trial), self.unwritten)
+            _write(progress_path(self.trial), self.trial, self.unwritten)
             self.unwritten = None
 
 
-def _write(path: Path, note: _Note) -> None:
+def _write(path: Path, trial: TrialSpec, note: _Note) -> None:
     try:
-        write_atomic(path, note.model_dump_json(indent=1) + "\n")
+        write_atomic(path, note.model_dump_json(indent=1) + "\n", below=trial.results_folder)
     except (BadInput, TryAgain) as error:
         # A note that cannot be written (a full disk) is no reason to stop a trial: its own files will tell.
         log.warning("%s", error)
 
 
-def _read(path: Path, kind: type[Note]) -> Note | None:
+def _read(path: Path, trial: TrialSpec, kind: type[Note]) -> Note | None:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        return kind.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(confined.read(path, trial.results_folder, MAX_BYTES, "a note"))
     except (FileNotFoundError, ValidationError):
+        return None
+    except BadInput as error:
+        log.warning("%s", error)
         return None

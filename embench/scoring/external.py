@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import embench
-from embench.core import environment
+from embench.core import confined, environment
 from embench.core.errors import BadInput
 from embench.core.names import check_name
 from embench.data import duplicates
@@ -35,10 +35,8 @@ from embench.models import registry
 from embench.scoring import results, schema
 from embench.scoring import score as scoring
 from embench.scoring.predictions import keep_section, kept_sections
-from embench.scoring.schema import ImageCounts, ModelCard, SnapshotScore, TrialResult, digest_of
-
-RECIPE = {"name": "submitted"}
-"""Stands in a result for a recipe: how the predictions were made is not known here."""
+from embench.scoring.results import RECIPE, result_path
+from embench.scoring.schema import ImageCounts, ModelCard, SnapshotScore, TrialResult
 
 
 @dataclass(frozen=True)
@@ -194,8 +192,8 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
     fingerprint = schema.fingerprint(task, prepared.hash, task.iterations)
     path = result_path(folder, name, fingerprint, seed)
     checked = check(prepared, predictions)
-    if path.exists():
-        before = results.load(path)
+    if confined.status(path, folder) is not None:
+        before = results.load(path, folder)
         if before.environment.get("predictions", {}).get("sha256") == checked.sha256:
             return before, path
         raise BadInput(
@@ -226,7 +224,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
         class_names=task.classes,
         sections=kept,
     )
-    results.save(result, path)
+    results.save(result, path, folder)
     return result, path
 
 
@@ -253,12 +251,6 @@ def snapshot_of(
                 labels_YX = checked.section(number, z - part.sections.start)
                 kept.append(keep_section(path, part.volume.name, z, labels_YX))
     return scoring.snapshot(task, iteration, images, None, time.perf_counter() - started), tuple(kept)
-
-
-def result_path(folder: Path, name: str, fingerprint: schema.Fingerprint, seed: int) -> Path:
-    """Return where the result of submitted predictions stands, beside those of trials (:class:`TrialKey`)."""
-    digest = digest_of({"recipe": RECIPE, "fingerprint": fingerprint.model_dump(mode="json")})
-    return folder / check_name(fingerprint.task) / check_name(name) / f"submitted-{digest}" / f"seed-{seed}.json"
 
 
 def _given(

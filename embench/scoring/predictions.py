@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.core import sandbox
+from embench.core import confined, sandbox
 from embench.core.errors import BadInput
 from embench.core.files import replacing
 from embench.data.store import Volume
@@ -19,7 +20,7 @@ from embench.scoring import results
 SECTIONS_KEPT, SECTIONS_KEPT_OF_VOLUMES = 8, 24
 """Predicted test sections stored beside a result, evenly spread, for the eye; more where volumes are looked through."""
 
-_SECTION = re.compile(r"seed-\d+\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>\d{1,6})\.png")
+_SECTION = re.compile(r"seed-[0-9]{1,16}\.sections/(?P<item>[^/\\\x00]{1,200})-z(?P<index>[0-9]{1,6})\.png")
 _MOST_PIXELS = 64 * 2**20
 
 
@@ -35,7 +36,7 @@ def keep_section(result: Path, volume: str, z: int, labels_YX: NDArray[np.uint8]
     from PIL import Image
 
     name = f"{result.stem}.sections/{volume}-z{z}.png"
-    with replacing(result.parent / name) as temporary:
+    with replacing(result.parent / name, below=result.parent) as temporary:
         Image.fromarray(labels_YX).save(temporary, "png")
     return name
 
@@ -49,35 +50,37 @@ def section_place(name: str, result: Path) -> tuple[str, int]:
         Any other name, or one that leads out of the result's folder.
     """
     match = _SECTION.fullmatch(name)
-    path = result.parent / name
-    if match is None or ".." in Path(name).parts or not path.resolve().is_relative_to(result.parent.resolve()):
+    if match is None or ".." in Path(name).parts:
         raise BadInput(f"{result}: section {name[:120]!r}: expected seed-N.sections/ITEM-zINDEX.png beside it")
     return match["item"], int(match["index"])
 
 
-def read_section(path: Path) -> NDArray[np.uint8]:
-    """Return the label values (Y, X) of a stored section.
+def read_section(path: Path, below: Path | None = None) -> NDArray[np.uint8]:
+    """Return the label values (Y, X) of a stored section; no link from ``below`` on leads to it.
 
     Raises
     ------
     BadInput
         Not a PNG of 8-bit labels, or too large.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
-    if size > results.MAX_BYTES or not path.is_file():
-        raise BadInput(f"{path}: {size} bytes; a label map is a file of at most {results.MAX_BYTES}")
-    found: NDArray[np.uint8] = sandbox.call(_section, str(path), where=path, size=size)
+    content = section_bytes(path, below)
+    found: NDArray[np.uint8] = sandbox.call(_section, str(path), content, where=path, size=len(content))
     return found
 
 
-def _section(path: str) -> NDArray[np.uint8]:
+def section_bytes(path: Path, below: Path | None = None) -> bytes:
+    """Return the bytes of a stored section, whatever they are; raises as :func:`read_section` does."""
+    try:
+        return confined.read(path, below or path.parent.parent, results.MAX_BYTES, "a label map")
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: not a label map ({type(error).__name__}); run the trial again") from None
+
+
+def _section(path: str, content: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             if picture.mode not in ("L", "P") or picture.width * picture.height > _MOST_PIXELS:
                 raise BadInput(f"{path}: mode {picture.mode}, {picture.size}; expected an 8-bit label map")
             return np.asarray(picture, np.uint8)

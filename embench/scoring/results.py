@@ -8,24 +8,26 @@ every score is computed from them again when a file is read.
 
 from __future__ import annotations
 
-import fnmatch
-import os
-import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from embench.core import confined
+from embench.core.confined import Found
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
-from embench.scoring.schema import SCHEMA, ResultFile, TrialResult
+from embench.core.names import check_name
+from embench.scoring.schema import SCHEMA, Fingerprint, ResultFile, TrialResult, digest_of
 from embench.scoring.verify import contradiction
 
 MAX_BYTES = 32 * 2**20
+RECIPE = {"name": "submitted"}
+"""Stands in a result for a recipe: how the predictions were made is not known here."""
 
 
-def save(result: TrialResult, path: Path) -> None:
-    """Write a result atomically as JSON, with its digest.
+def save(result: TrialResult, path: Path, below: Path | None = None) -> None:
+    """Write a result atomically as JSON, with its digest, below a folder of results (:mod:`embench.core.confined`).
 
     Raises
     ------
@@ -36,11 +38,11 @@ def save(result: TrialResult, path: Path) -> None:
     if fault := contradiction(whole):
         raise ValueError(f"{path}: {fault}")
     stored = ResultFile.model_construct(**vars(whole), sha256=whole.digest)
-    write_atomic(path, stored.model_dump_json(indent=1) + "\n")
+    write_atomic(path, stored.model_dump_json(indent=1) + "\n", below=below)
 
 
-def load(path: Path) -> TrialResult:
-    """Read and check one result file.
+def load(path: Path, below: Path | None = None) -> TrialResult:
+    """Read and check one result file, from on ``below`` without following a link.
 
     Raises
     ------
@@ -48,22 +50,15 @@ def load(path: Path) -> TrialResult:
         Too large, not JSON, not of this schema, changed since it was written, or with scores that its own counts
         contradict.
     """
-    return parse(content_of(path), path)
+    return parse(content_of(path, below), path)
 
 
-def content_of(path: Path) -> bytes:
+def content_of(path: Path, below: Path | None = None) -> bytes:
     """Return the bytes of a result file; raise :class:`BadInput` when there are too many or it is no regular file."""
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # a pipe or a device would never end
-            raise BadInput(f"{path}: not a file; remove it")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
+        return confined.read(path, below or path.parent, MAX_BYTES, "a result")
+    except FileNotFoundError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    if len(content) > MAX_BYTES:
-        raise BadInput(f"{path}: {about.st_size} bytes; a result has at most {MAX_BYTES}")
-    return content
 
 
 def parse(content: bytes, path: Path) -> TrialResult:
@@ -93,27 +88,35 @@ def load_all(folders: Iterable[Path]) -> tuple[list[TrialResult], list[str]]:
     results : list of TrialResult
         In order of path.
     refused : list of str
-        One line per file that could not be used, with the reason.
+        One line per file or folder that could not be used, with the reason.
     """
-    results, refused = [], []
-    for path in result_files(folders):
-        try:
-            results.append(load(path))
-        except BadInput as error:
-            refused += error.lines
+    results: list[TrialResult] = []
+    refused: list[str] = []
+    for folder in folders:
+        found = result_files(folder)
+        refused += found.faults
+        for path in found.files:
+            try:
+                results.append(load(path, folder))
+            except BadInput as error:
+                refused += error.lines
     return results, refused
 
 
-def result_files(folders: Iterable[Path]) -> Iterator[Path]:
-    """Yield the result files under ``folders``, sorted; hidden folders hold unfinished trials and are left out."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise BadInput(f"{folder}: no such folder; run: embench run --results {folder}")
-        found = []
-        for parent, folders_here, files in os.walk(folder):
-            found += [os.path.join(parent, name) for name in fnmatch.filter(folders_here + files, "seed-*.json")]
-            folders_here[:] = [name for name in folders_here if not name.startswith(".")]
-        yield from map(Path, sorted(found, key=lambda path: path.split(os.sep)))
+def result_files(folder: Path) -> Found:
+    """Return the result files under a folder, sorted, and what could not be looked at.
+
+    Hidden folders hold unfinished trials and are left out.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; run: embench run --results {folder}")
+    return confined.walk(folder, "seed-*.json")
+
+
+def result_path(folder: Path, name: str, fingerprint: Fingerprint, seed: int) -> Path:
+    """Return where the result of submitted predictions stands, beside those of trials (:class:`TrialKey`)."""
+    digest = digest_of({"recipe": RECIPE, "fingerprint": fingerprint.model_dump(mode="json")})
+    return folder / check_name(fingerprint.task) / check_name(name) / f"submitted-{digest}" / f"seed-{seed}.json"
 
 
 def _one_line(message: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from embench.core.revision import SCORING_REVISION, TRAINING_REVISION
-from embench.core.types import Count, Digest, Facts, Finite, Fraction, Name, Seconds
+from embench.core.types import Count, Different, Digest, Facts, Finite, Fraction, Label, Labels, Name, Seconds, Text
 from embench.data.task import Scoring, Task
 
 SCHEMA: Literal[2] = 2
@@ -37,8 +37,20 @@ def _checked_scoring(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 _SCORING = TypeAdapter(Scoring)
-SectionPath = Annotated[str, Field(pattern=r"^seed-[0-9]+\.sections/[^/\\\x00-\x1f]{1,200}-z[0-9]{1,6}\.png$")]
+Value = TypeVar("Value")
+ByClass = Annotated[dict[int, Value], Field(max_length=256)]
+"""Something for every label value."""
+SectionPath = Annotated[str, Field(pattern=r"^seed-[0-9]{1,16}\.sections/[^/\\\x00-\x1f]{1,200}-z[0-9]{1,6}\.png$")]
 """Of a predicted section's label map, from the result's folder: below it, whatever the item is called."""
+
+
+MOST_IMAGES = 20_000
+"""Test images of one snapshot."""
+MOST_SNAPSHOTS = 2_000
+MOST_SECTIONS = 400
+"""Predicted sections beside a result."""
+MOST_LOSSES = 20_000
+"""Points of a loss curve."""
 
 
 class _Record(BaseModel):
@@ -49,15 +61,15 @@ class ModelCard(_Record):
     """Who a model is (protocol words: name, revision, parameters, pre-training data, weights hash, licence)."""
 
     name: Name
-    title: str = ""
-    family: str = "other"
+    title: Text = ""
+    family: Text = "other"
     parameters: Count = 0
     trained_parameters: Count = 0
-    pretraining: str = "none"
-    pretraining_data: str = "none"
+    pretraining: Text = "none"
+    pretraining_data: Text = "none"
     weights_hash: Digest | None = None
-    licence: str = "unknown"
-    citation: str = ""
+    licence: Text = "unknown"
+    citation: Text = ""
 
 
 class ImageCounts(_Record):
@@ -68,10 +80,10 @@ class ImageCounts(_Record):
     images (final snapshot only, one class against the rest).
     """
 
-    name: str
-    classes: dict[int, tuple[Count, Count, Count]]
-    plain: dict[int, tuple[Count, Count, Count]] | None = None
-    tuned: dict[int, tuple[Count, Count, Count]] | None = None
+    name: Label
+    classes: ByClass[tuple[Count, Count, Count]]
+    plain: ByClass[tuple[Count, Count, Count]] | None = None
+    tuned: ByClass[tuple[Count, Count, Count]] | None = None
 
 
 class Diagnostics(_Record):
@@ -83,10 +95,10 @@ class Diagnostics(_Record):
     ``largest_score``: the largest predicted probability of the class on the test images.
     """
 
-    average_precision: dict[int, Fraction | None]
-    largest_score: dict[int, Fraction]
-    threshold: dict[int, Fraction | None] | None = None
-    tuned_iou: dict[int, Fraction | None] | None = None
+    average_precision: ByClass[Fraction | None]
+    largest_score: ByClass[Fraction]
+    threshold: ByClass[Fraction | None] | None = None
+    tuned_iou: ByClass[Fraction | None] | None = None
 
 
 class SnapshotScore(_Record):
@@ -97,10 +109,10 @@ class SnapshotScore(_Record):
 
     iteration: Count
     score: Fraction
-    class_iou: dict[int, Fraction]
+    class_iou: ByClass[Fraction]
     plain_score: Fraction | None = None
     undefined: tuple[str, ...] = ()
-    images: tuple[ImageCounts, ...]
+    images: Annotated[tuple[ImageCounts, ...], Field(max_length=MOST_IMAGES)]
     diagnostics: Diagnostics | None
     seconds: Seconds
 
@@ -115,7 +127,7 @@ class Fingerprint(_Record):
     task: Name
     data_hash: Digest
     scoring: Annotated[dict[str, Any], AfterValidator(_checked_scoring)]
-    classes: tuple[str, ...]
+    classes: Labels
     iterations: Count
 
     scoring_revision: Count = 0
@@ -151,20 +163,20 @@ class TrialResult(_Record):
     track: Literal["published", "open"]
     synthetic: bool
     status: Literal["done", "diverged", "submitted"]
-    message: str = ""
+    message: Text = ""
     fingerprint: Fingerprint
     iterations_asked: Count
     iterations_done: Count
-    snapshots: tuple[SnapshotScore, ...]
-    loss_curve: tuple[tuple[Count, Finite, Finite], ...] = ()
+    snapshots: Annotated[tuple[SnapshotScore, ...], Field(max_length=MOST_SNAPSHOTS)]
+    loss_curve: Annotated[tuple[tuple[Count, Finite, Finite], ...], Field(max_length=MOST_LOSSES)] = ()
     seconds_training: Seconds = 0
     seconds_prediction: Seconds = 0
     peak_memory_bytes: Count = 0
     environment: Facts = {}
     weights: Facts | None = None
     leakage: Facts | None = None
-    class_names: tuple[str, ...]
-    sections: tuple[SectionPath, ...] = ()
+    class_names: Labels
+    sections: Annotated[tuple[SectionPath, ...], Field(max_length=MOST_SECTIONS), Different] = ()
     trained: Digest | None = None
 
     @property

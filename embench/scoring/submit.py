@@ -5,19 +5,20 @@ Files are read as data: nothing in them is imported or run. Everything is checke
 
 from __future__ import annotations
 
+import os
 import shlex
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from embench.core import confined
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
+from embench.core.git import git
 from embench.core.names import check_name, is_name
 from embench.data.catalog import find_task, is_registered
-from embench.scoring import predictions, results
-from embench.scoring.external import RECIPE, result_path
-from embench.scoring.results import result_files
+from embench.scoring import predictions, results, test_sets
+from embench.scoring.results import RECIPE, result_files, result_path
 from embench.scoring.schema import TrialResult, digest_of
 
 
@@ -28,14 +29,21 @@ class Submitted:
     Parameters
     ----------
     source : Path
+    below : Path
+        The folder in which it was found: no link from there on leads to it.
     result : TrialResult
     place : Path
         Where it belongs, relative to the folder of results.
     """
 
     source: Path
+    below: Path
     result: TrialResult
     place: Path
+
+    def content(self, source: Path) -> bytes:
+        """Return the bytes of one of its files."""
+        return confined.read(source, self.below, results.MAX_BYTES, "a result or a section")
 
     def files(self) -> list[tuple[Path, Path]]:
         """Return (source, place) of its predicted sections and, last, of the result itself."""
@@ -67,8 +75,8 @@ def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
     _check_tracked(folder, [place for each in checked for _, place in each.files()])
     for each in checked:
         for source, place in each.files():
-            if not (folder / place).exists():
-                write_atomic(folder / place, source.read_bytes())
+            if confined.status(folder / place, folder) is None:
+                write_atomic(folder / place, each.content(source), below=folder)
     return checked
 
 
@@ -87,10 +95,12 @@ def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
     """
     faults: list[str] = []
     found: dict[Path, Submitted] = {}
-    hashes: dict[str, tuple[str, Path]] = {}
-    for path in _paths(given):
+    registry = test_sets.load(folder)
+    paths, unread = _paths(given)
+    faults += unread
+    for path, below in paths:
         try:
-            each = _checked(path)
+            each = _checked(path, below)
         except BadInput as error:
             faults += error.lines
             continue
@@ -99,8 +109,8 @@ def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
             continue
         found[each.place] = each
         faults += _faults_in(folder, each) + _section_faults(each)
-        if fault := _data_fault(folder, each, hashes):
-            faults.append(fault)
+        if fault := test_sets.fault(each.result, registry):
+            faults.append(f"{each.source}: {fault}")
     if faults:
         raise BadInput(faults)
     return [found[place] for place in sorted(found)]
@@ -128,23 +138,30 @@ def advice(checked: Sequence[Submitted], folder: Path) -> str:
     return f"git add -- {shlex.join(folders)}\ngit commit -m {shlex.quote(f'results: {rows} on {tasks}')}"
 
 
-def _paths(given: Sequence[Path]) -> Iterable[Path]:
-    """Yield the result files given; a folder without any is a fault, as a file that is not there is."""
+def _paths(given: Sequence[Path]) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """Return the result files given, each with the folder it was found in, and what could not be looked at.
+
+    A folder without any is a fault, as a file that is not there is.
+    """
+    paths: list[tuple[Path, Path]] = []
+    faults: list[str] = []
     for each in given:
-        if each.is_file():
-            yield each
+        if not each.is_dir():
+            if not os.path.lexists(each):
+                raise BadInput(f"{each}: no such file or folder; give result files (seed-N.json) or a folder of them")
+            paths.append((each, each.parent))
             continue
-        if not each.exists():
-            raise BadInput(f"{each}: no such file or folder; give result files (seed-N.json) or a folder of them")
-        inside = list(result_files([each]))
-        if not inside:
+        found = result_files(each)
+        if not found.files and not found.faults:
             raise BadInput(f"{each}: no result files (seed-N.json) in it")
-        yield from inside
+        paths += [(path, each) for path in found.files]
+        faults += found.faults
+    return paths, faults
 
 
-def _checked(path: Path) -> Submitted:
+def _checked(path: Path, below: Path) -> Submitted:
     """Return one result with its place; raise with every fault that it has by itself."""
-    result = results.load(path)
+    result = results.load(path, below)
     faults = []
     if path.name != f"seed-{result.seed}.json":
         faults.append(f"{path}: holds seed {result.seed}; call it seed-{result.seed}.json")
@@ -159,7 +176,7 @@ def _checked(path: Path) -> Submitted:
         faults += [f"{path}: {fault}" for fault in _task_faults(result)]
     if faults:
         raise BadInput(faults)
-    return Submitted(path, result, place_of(result))
+    return Submitted(path, below, result, place_of(result))
 
 
 def _task_faults(result: TrialResult) -> list[str]:
@@ -191,11 +208,17 @@ def _faults_in(folder: Path, each: Submitted) -> list[str]:
         if each.source.resolve() != target.resolve():
             return [f"{each.source}: not where it belongs; move it to {target}"]
         return []
-    return [
-        f"{folder / place}: already holds something else than {source}; a stored result is never replaced"
-        for source, place in each.files()
-        if (folder / place).exists() and (folder / place).read_bytes() != source.read_bytes()
-    ]
+    try:
+        return [
+            f"{folder / place}: already holds something else than {source}; a stored result is never replaced"
+            for source, place in each.files()
+            if confined.status(folder / place, folder) is not None
+            and confined.read(folder / place, folder, results.MAX_BYTES, "a result") != each.content(source)
+        ]
+    except FileNotFoundError as error:  # a section, which has a line of its own
+        return [f"{error.filename}: no such file"]
+    except BadInput as error:
+        return error.lines
 
 
 def _section_faults(each: Submitted) -> list[str]:
@@ -203,52 +226,22 @@ def _section_faults(each: Submitted) -> list[str]:
     for name in each.result.sections:
         try:
             predictions.section_place(name, each.source)
-            predictions.read_section(each.source.parent / name)
+            predictions.read_section(each.source.parent / name, each.below)
         except BadInput as error:
             faults += error.lines
     return faults
 
 
-def _data_fault(folder: Path, each: Submitted, hashes: dict[str, tuple[str, Path]]) -> str | None:
-    """Say where a result was scored on other data than the results of its task that are there already."""
-    task, own = each.result.task, each.result.fingerprint.data_hash
-    if task not in hashes:
-        hashes[task] = _stored_hash(folder / task) or (own, each.source)
-    known, other = hashes[task]
-    if own == known:
-        return None
-    how = f"prepare {find_task(task).dataset} again and compare the hashes"
-    return f"{each.source}: data hash {own[:12]}, {other} has {known[:12]}; {how}"
-
-
-def _stored_hash(folder: Path) -> tuple[str, Path] | None:
-    """Return the data hash of the first readable result of a task's folder, and its path."""
-    for path in result_files([folder]) if folder.is_dir() else ():
-        try:
-            return results.load(path).fingerprint.data_hash, path
-        except BadInput:  # named with the other faults when it is submitted, refused when a board is built
-            continue
-    return None
-
-
 def _check_tracked(folder: Path, places: Sequence[Path]) -> None:
     """Raise unless git tracks ``folder`` and would take the files."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
-    if _git(existing, "rev-parse", "--is-inside-work-tree").returncode:
+    if git(existing, ["rev-parse", "--is-inside-work-tree"]).returncode:
         raise BadInput(f"{folder}: not in a git checkout; give the results folder of a clone of the leaderboard")
     asked = "\0".join(str(folder.absolute() / place) for place in places)
-    ignored = _git(existing, "check-ignore", "--stdin", "-z", given=asked).stdout.split("\0")
+    done = git(existing, ["check-ignore", "--stdin", "-z"], given=os.fsencode(asked))
+    ignored = os.fsdecode(done.stdout).split("\0")
     if faults := [f"{path}: git ignores it; change .gitignore or give another folder" for path in ignored if path]:
         raise BadInput(faults)
-
-
-def _git(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            ["git", "-C", str(folder), *arguments], input=given, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise BadInput("git: not found; install it, or check the files alone with --check") from None
 
 
 def _brief(value: object) -> str:

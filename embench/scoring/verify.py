@@ -35,15 +35,43 @@ def contradiction(result: TrialResult) -> str | None:
     iterations = [snapshot.iteration for snapshot in result.snapshots]
     if iterations != sorted(set(iterations)) or iterations[-1:] > [result.iterations_done]:
         return f"snapshots at iterations {iterations!s:.80}, {result.iterations_done} were done"
+    if result.status == "done" and result.iterations_done != result.iterations_asked:
+        return f"done, but at {result.iterations_done} of {result.iterations_asked} iterations"
     if result.status != "diverged" and not (iterations and iterations[-1] == result.iterations_done):
         return f"{result.status}, but without a snapshot at iteration {result.iterations_done}, its last"
+    truth: dict[str, dict[int, int]] = {}
+    if sum(len(snapshot.images) for snapshot in result.snapshots) > MOST_COUNTS:
+        return f"counts of more than {MOST_COUNTS} images over all snapshots"
     for snapshot in result.snapshots:
         try:
-            fault = _snapshot_fault(snapshot, scoring, stamp.classes)
+            fault = _snapshot_fault(snapshot, scoring, stamp.classes) or _truth_fault(snapshot, truth)
         except (KeyError, ZeroDivisionError):
             fault = "lacks counts of a class or image"
         if fault:
             return f"iteration {snapshot.iteration}: {fault}"
+    if (final := result.final) is not None and len(truth) > len(final.images):
+        return "its last snapshot lacks images that an earlier one has"
+    return None
+
+
+MOST_COUNTS = 200_000
+"""Images over all snapshots of a result."""
+
+
+def truth_of(image: ImageCounts) -> dict[int, int]:
+    """Return the pixels of each class in the truth: TP + FN, whatever was predicted."""
+    return {value: tp + fn for value, (tp, _, fn) in image.classes.items()}
+
+
+def _truth_fault(snapshot: SnapshotScore, known: dict[str, dict[int, int]]) -> str | None:
+    """Compare the truth that counts imply with that of earlier snapshots, and with that of the counts beside them."""
+    for image in snapshot.images:
+        own = truth_of(image)
+        if known.setdefault(image.name, own) != own:
+            return f"its counts of {image.name!r:.80} imply another truth than those of an earlier snapshot"
+        for counts in (image.plain, image.tuned):
+            if counts is not None and any(tp + fn != own[value] for value, (tp, _, fn) in counts.items()):
+                return f"its counts of {image.name!r:.80} imply two different truths"
     return None
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import torch
 
+from embench.core import confined
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import replacing
 
+MAX_BYTES = 2**40
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a training state atomically."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+
+def save_state(state: dict[str, Any], path: Path, below: Path | None = None) -> None:
+    """Write a training state atomically, below a folder that may be anybody's (:mod:`embench.core.confined`)."""
+    with replacing(path, below=below) as temporary, temporary.open("wb") as file:
         try:
             torch.save(state, file)
         except RuntimeError as error:
@@ -23,20 +26,23 @@ def save_state(state: dict[str, Any], path: Path) -> None:
             raise
 
 
-def load_state(path: Path) -> dict[str, Any] | None:
+def load_state(path: Path, below: Path | None = None) -> dict[str, Any] | None:
     """Return a training state, or ``None`` where there is none.
 
     Raises
     ------
     BadInput
-        When the file is not whole; it is named, and has to be removed to start again.
+        When the file is not whole, or no file; it is named, and has to be removed to start again.
     TryAgain
         When it cannot be read.
     """
-    if not path.exists():
-        return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with confined.reading(path, below or path.parent, MAX_BYTES, "a training state") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except BadInput:
+        raise
     except OSError as error:
         raise TryAgain(f"{path}: cannot be read ({error.strerror or error}); run the same command again") from None
     except Exception as error:

@@ -1,17 +1,15 @@
 """What the board needs of a result file, and a cache of the files that were read before.
 
 A result file is checked against its own counts whenever it is read, which takes longer than everything the board does
-with it. So what the board needs of a file is stored beside the prepared data, and is served again while the file is
-unchanged on disk and the program is the same.
+with it. So what the board needs of a file is stored in the user's own cache folder, and is served again for a file with
+the same bytes while the program is the same. Every file is read and hashed each time: a cache is a hint.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,17 +18,16 @@ import pydantic
 from pydantic import TypeAdapter
 
 import embench
-from embench.core import parallel
-from embench.core.errors import BadInput
+from embench.core import confined, parallel
+from embench.core.errors import BadInput, TryAgain
 from embench.core.files import write_atomic
-from embench.core.paths import data_folder
+from embench.core.paths import cache_folder
+from embench.scoring import test_sets
 from embench.scoring.counts import EPSILON, iou
-from embench.scoring.results import load
+from embench.scoring.results import content_of, parse
 from embench.scoring.schema import TrialResult
 
 log = logging.getLogger(__name__)
-_CLOCK = 2 * 10**9
-"""Nanoseconds after a change in which another change could have the same time: coarse file systems count in seconds."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,15 @@ class ResultSummary:
         Names of the test images or volumes of the last snapshot.
     image_scores : tuple of float
         Score on each of them.
+    truth : str
+        Digest of the test set that its counts imply (:mod:`embench.scoring.test_sets`); empty for a trial without any.
     """
 
     result: TrialResult
     curve: tuple[tuple[int, float], ...] = ()
     images: tuple[str, ...] = ()
     image_scores: tuple[float, ...] = ()
+    truth: str = ""
 
 
 _SUMMARY = TypeAdapter(ResultSummary)
@@ -70,82 +70,88 @@ def summarise(result: TrialResult) -> ResultSummary:
         tuple((snapshot.iteration, snapshot.score) for snapshot in result.snapshots),
         tuple(image.name for image in images),
         tuple(sum(iou(image.classes[label], epsilon) for label in labels) / len(labels) for image in images),
+        "" if (truth := test_sets.truth_of(result)) is None else test_sets.digest(truth),
     )
 
 
 class ResultCache:
     """Summaries of the results read the last time, in one file per set of folders.
 
-    Its first line is the digest of the program, each other one a result file: where it is, its mark, a tab, and its
-    summary, as JSON. A file whose inode, size and times are those of the last time is not opened: no content can change
-    without its time of change (``ctime``), unless that lies so near to the reading that the clock could not tell them
-    apart; then the file is read again. A cache that is broken, unwritable or of another program costs time and nothing
-    else.
+    Its first line is the digest of the program, each other one a result file: the SHA-256 of its bytes, that of its
+    summary, and the summary as JSON, between tabs. A cache that is broken, unwritable or of another program costs time
+    and nothing else.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         name = hashlib.sha256("\n".join(str(folder.resolve()) for folder in folders).encode()).hexdigest()[:16]
-        self.path = data_folder() / ".leaderboard" / f"{name}.jsonl"
+        self.folder = cache_folder() / "results"
+        self.path = self.folder / f"{name}.jsonl"
 
-    def read(self, paths: Sequence[Path]) -> list[ResultSummary | list[str]]:
+    def read(self, places: Sequence[tuple[Path, Path]]) -> list[ResultSummary | list[str]]:
         """Return the summary of each result file, or the lines that say why the file cannot be used.
+
+        Parameters
+        ----------
+        places : sequence of (Path, Path)
+            A file, and the folder from which on no link leads to it.
 
         Files are read as :func:`embench.scoring.results.load` reads them; one that cannot be used is not cached.
         """
         stored = self._stored()
-        keys = [_key(path) for path in paths]
-        texts = [stored.get(key) for key in keys]
-        del stored
-        missing = [k for k, text in enumerate(texts) if text is None]
+        texts: list[bytes] = []
+        lines: dict[bytes, bytes] = {}
         faults: dict[int, list[str]] = {}
-        for k, (text, lines) in zip(missing, parallel.forked(lambda k: _read(paths[k]), missing), strict=True):
-            texts[k], faults[k] = text, lines
-        if missing:
-            self._store(b"\t".join((key, text)) for key, text in zip(keys, texts, strict=True) if key and text)
+        for number, (key, text, told) in enumerate(parallel.forked(lambda place: _read(*place, stored), places)):
+            text = stored[key] if text is None and key else text or b""
+            texts.append(text)
+            if key:
+                lines[key] = text
+            else:
+                faults[number] = told
+        if lines.keys() != stored.keys():
+            self._store(b"\t".join((key, _sha256(text), text)) for key, text in lines.items())
         found: list[ResultSummary | list[str]] = []
-        for k, text in enumerate(texts):
-            found.append(faults[k] if text is None else _SUMMARY.validate_json(text))
-            texts[k] = None
+        for number, text in enumerate(texts):
+            found.append(faults[number] if number in faults else _SUMMARY.validate_json(text))
+            texts[number] = b""
         return found
 
     def _stored(self) -> dict[bytes, bytes]:
         try:
-            program, *lines = self.path.read_bytes().split(b"\n")
+            program, *lines = confined.read(self.path, self.folder, MAX_BYTES, "a cache").split(b"\n")
         except FileNotFoundError:
             return {}
-        except OSError as error:
+        except (OSError, BadInput) as error:
             log.info("%s: %s; all results are read anew", self.path, error)
             return {}
-        return (
-            {key: text for key, _, text in (line.partition(b"\t") for line in lines)} if program == _program() else {}
-        )
+        entries = (line.split(b"\t", 2) for line in lines) if program == _program() else ()
+        return {entry[0]: entry[2] for entry in entries if len(entry) == 3 and _sha256(entry[2]) == entry[1]}
 
     def _store(self, lines: Iterable[bytes]) -> None:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, b"\n".join([_program(), *lines]), durable=False)
-        except (OSError, BadInput) as error:
+        except (OSError, BadInput, TryAgain) as error:
             log.info("%s: %s; the next build reads all results anew", self.path, error)
 
 
-def _read(path: Path) -> tuple[bytes | None, list[str]]:
-    """Return the summary as JSON, or ``None`` and why the file cannot be used."""
+MAX_BYTES = 2**31
+
+
+def _read(path: Path, below: Path, stored: Mapping[bytes, bytes]) -> tuple[bytes, bytes | None, list[str]]:
+    """Return the digest of a file, its summary as JSON where that is not stored, and why it cannot be used.
+
+    The digest is empty for a file that cannot.
+    """
     try:
-        return _SUMMARY.dump_json(summarise(load(path))), []
+        content = content_of(path, below)
+        key = _sha256(content)
+        return key, None if key in stored else _SUMMARY.dump_json(summarise(parse(content, path))), []
     except BadInput as error:
-        return None, list(error.lines)
+        return b"", None, list(error.lines)
 
 
-def _key(path: Path) -> bytes:
-    """Return where a file is and what no change of it leaves as it was; nothing where another change still could."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return b""
-    if time.time_ns() - facts.st_ctime_ns < _CLOCK:
-        return b""
-    mark = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
-    return json.dumps([str(path), *mark]).encode()
+def _sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 @cache

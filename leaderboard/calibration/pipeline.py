@@ -135,7 +135,7 @@ def _board(generator: np.random.Generator, folder: Path, number: int) -> Iterato
         lines = content.pairings.against(ROWS[a])
         lines = lines[lines["other"] == ROWS[b]]
         shift = QUALITIES[a] - QUALITIES[b]
-        rounded = 0.5 / simulated.UNION
+        rounded = 0.5 / simulated.TRUTH
         yield _control(
             "shift interval of a pair holds the true shift",
             _within(shift, lines["low"] - rounded, lines["high"] + rounded),

@@ -22,8 +22,8 @@ from embench.scoring.counts import score, tuned_iou
 from embench.scoring.schema import Diagnostics, ImageCounts, ModelCard, SnapshotScore, TrialResult, fingerprint
 from embench.training.recipe import find_recipe
 
-UNION = 10_000
-"""Pixels predicted or labelled on every image: an IoU is kept to four digits."""
+TRUTH = 10_000
+"""Pixels labelled on every image: an IoU is kept to four digits."""
 
 
 def snapshot(
@@ -110,7 +110,6 @@ def _by_image(levels: Mapping[int, ArrayLike]) -> list[dict[int, tuple[int, int,
 
 
 def _counts(level: float) -> tuple[int, int, int]:
-    """Return (TP, FP, FN) of this IoU; errors are shared between the two kinds."""
-    overlap = round(level * UNION)
-    false = (UNION - overlap) // 2
-    return overlap, false, UNION - overlap - false
+    """Return (TP, FP, FN) of this IoU on a truth that is the same for all."""
+    overlap = round(level * TRUTH)
+    return overlap, 0, TRUTH - overlap

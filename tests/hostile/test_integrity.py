@@ -349,7 +349,7 @@ def test_nothing_of_a_submission_is_run(tmp_path: Path) -> None:
     others = [(event, facts) for event, facts in report["ran"] if event != "exec"]
     started = [facts for event, facts in others if event == "subprocess.Popen"]
     assert [pair for pair in others if pair[0] != "subprocess.Popen" and str(handed_in) in pair[1]] == []
-    known = ("-m embench.core.sandbox", "git ", "lscpu", "uname", "sysctl")
+    known = ("-m embench.core.sandbox", "git ", "lscpu", "uname", "sysctl", "ldconfig")
     assert all(any(word in facts for word in known) for facts in started), started
 
 
@@ -367,7 +367,7 @@ def test_run_imports_no_adapter_but_the_one_that_was_named(tmp_path: Path) -> No
         textwrap.dedent(
             """
             import numpy as np
-            from embench.model import SegmentationModel
+            from embench.models.base import SegmentationModel
             class Half(SegmentationModel):
                 def predict(self, image_YX, task):
                     return (image_YX[None] < 1).astype(np.float32)

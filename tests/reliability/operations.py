@@ -53,22 +53,27 @@ def watch(folder: Path, before: Callable[[Operation], None]) -> None:
     folder = folder.absolute()
     count = 0
 
-    def meet(kind: str, place: Any, begin: Callable[[], object] = lambda: None, old: Path | None = None) -> None:
+    def named(place: Any, dir_fd: int | None = None) -> Path:
+        if isinstance(place, int):
+            return Path(os.readlink(f"/proc/self/fd/{place}"))
+        below = Path() if dir_fd is None else Path(os.readlink(f"/proc/self/fd/{dir_fd}"))
+        return (below / os.fsdecode(place)).absolute()
+
+    def meet(kind: str, path: Path, begin: Callable[[], object] = lambda: None, old: Path | None = None) -> None:
         nonlocal count
-        path = Path(os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else os.fsdecode(place)).absolute()
         if path.is_relative_to(folder):
             count += 1
             before(Operation(count, kind, path, begin, old))
 
     class Raw(io.FileIO):
         def write(self, data: Any) -> int:
-            meet("write", self.name, lambda: io.FileIO.write(self, memoryview(data)[: len(data) // 2]))
+            meet("write", named(self.name), lambda: io.FileIO.write(self, memoryview(data)[: len(data) // 2]))
             return super().write(data)
 
         def close(self) -> None:
             if not self.closed:
                 try:
-                    meet("close", self.name)
+                    meet("close", named(self.name))
                 finally:
                     super().close()
 
@@ -78,23 +83,23 @@ def watch(folder: Path, before: Callable[[Operation], None]) -> None:
 
     def watched(kind: str, name: str) -> None:
         def operation(place: Any, *args: Any, **kwargs: Any) -> Any:
-            meet(kind, place)
+            meet(kind, named(place, kwargs.get("dir_fd")))
             return plain[name](place, *args, **kwargs)
 
         setattr(os, name, operation)
 
     def os_open(path: Any, flags: int, *args: Any, **kwargs: Any) -> int:
         if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-            meet("open", path)
+            meet("open", named(path, kwargs.get("dir_fd")))
         return plain["open"](path, flags, *args, **kwargs)
 
     def pwrite(descriptor: int, data: bytes, offset: int) -> int:
-        meet("write", descriptor, lambda: plain["pwrite"](descriptor, data[: len(data) // 2], offset))
+        meet("write", named(descriptor), lambda: plain["pwrite"](descriptor, data[: len(data) // 2], offset))
         return plain["pwrite"](descriptor, data, offset)
 
     def renaming(name: str) -> None:
         def rename(old: Any, new: Any, **kwargs: Any) -> None:
-            meet("rename", new, old=Path(old))
+            meet("rename", named(new, kwargs.get("dst_dir_fd")), old=named(old, kwargs.get("src_dir_fd")))
             plain[name](old, new, **kwargs)
 
         setattr(os, name, rename)
@@ -112,7 +117,7 @@ def watch(folder: Path, before: Callable[[Operation], None]) -> None:
         if isinstance(file, int) or not set(mode) & set("wax+") or not Path(file).absolute().is_relative_to(folder):
             return plain_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
         if opener is None:  # else it is that which opens
-            meet("open", file)
+            meet("open", named(file))
         raw = Raw(os.fsdecode(file), mode.translate(str.maketrans("", "", "bt")), opener=opener)
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)

@@ -73,7 +73,7 @@ class Ray:
             return []
         trials = [trial.elsewhere() for trial in trials]
         for trial in trials:
-            remove(worker.failure_path(trial))
+            remove(worker.failure_path(trial), trial.results_folder)
         self._connect()
         import ray
 

@@ -236,7 +236,7 @@ class Slurm:
         if not new:
             return 0
         for trial in new:
-            remove(worker.failure_path(trial))
+            remove(worker.failure_path(trial), trial.results_folder)
         limit = min(self.options.get("max_submit", len(new)), _array_limit())
         while True:
             shares = shared_out(new, limit)
@@ -319,7 +319,7 @@ class _OverLimit(Exception):
 def _lost(trial: TrialSpec) -> Outcome:
     from embench.core import locks
 
-    if locks.holder(trial.claim_path):
+    if locks.holder(trial.claim_path, trial.results_folder):
         return None
     logs = trial.results_folder / FOLDER
     return Failure(kind="try-again", message=f"its Slurm job ended without a result; its log is in {logs}", host="")
