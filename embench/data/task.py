@@ -45,6 +45,34 @@ class Scoring:
         return (0, 1, 2) if self.planes == "orthoplane" else (0,)
 
 
+Structure = Literal["blob", "tube", "sheet", "small and many"]
+"""What the objects of a class look like: it says which metrics tell models apart (docs/metrics.md)."""
+TUBULAR: tuple[Structure, ...] = ("tube", "sheet")
+"""Structures with a centre line."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How boundaries and objects are measured beside a task's score; it changes no score.
+
+    Parameters
+    ----------
+    structures : tuple of str
+        What the objects of each scored class look like, in their order; empty: unknown.
+    tolerance : float or None
+        Distance within which two outlines agree, nm; ``None``: two pixels of a section.
+    reason : str
+        Why that distance.
+    smallest : float
+        Objects of less area (nm², tasks that are scored section by section) or volume (nm³) are no instances.
+    """
+
+    structures: tuple[Structure, ...] = ()
+    tolerance: float | None = None
+    reason: str = "two pixels of a section: about what two annotators differ by"
+    smallest: float = 0.0
+
+
 @dataclass(frozen=True)
 class Task:
     """One benchmark: one set of images, one set of classes, one score (protocol 1).
@@ -78,6 +106,8 @@ class Task:
         ``tiny``: networks run at reduced width and under the stated tiny recipes.
     budgets : dict
         Other budgets that a source names, for reference (protocol 7.4).
+    measurement : Measurement
+        Of boundaries and objects, beside the score.
     """
 
     name: str
@@ -102,6 +132,7 @@ class Task:
     synthetic: bool = False
     scale: Scale = "full"
     budgets: dict[str, int] = field(default_factory=dict)
+    measurement: Measurement = Measurement()
 
     @property
     def outputs(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from embench.data.task import Scoring
 
-EPSILON_2D = 1e-5
+EPSILON = 1e-5
 """Added to intersection and union of every 2D image (protocol 5)."""
 
 _BLOCK = 1 << 20
@@ -52,11 +53,11 @@ class Counts:
 
     def iou(self, epsilon: float = 0.0) -> float:
         """Return intersection over union, 0..1: with ``epsilon`` 0 the score of a volume (protocol 5)."""
-        return 1.0 if self.undefined else (self.tp + epsilon) / (self.union + epsilon)
+        return iou((self.tp, self.fp, self.fn), epsilon)
 
     def iou_2d(self) -> float:
         """Return the score of a 2D image: IoU with the published epsilon on both sides (protocol 5)."""
-        return self.iou(EPSILON_2D)
+        return self.iou(EPSILON)
 
     def dice(self) -> float:
         """Return the Dice coefficient, 0..1."""
@@ -151,6 +152,14 @@ def matched_counts(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.bool_]
     return Counts(tp=int(on[1:].sum()), fp=int(beside[on > 0].sum()), fn=int(on[0]))
 
 
+def touching(prediction_YX: NDArray[np.bool_], truth_YX: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the predicted objects that :func:`matched_counts` counts, (Y, X)."""
+    import cv2
+
+    _, component_YX = cv2.connectedComponents(prediction_YX.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    return prediction_YX & np.isin(component_YX, np.unique(component_YX[truth_YX]))
+
+
 class ScoreHistogram:
     """Scores of foreground and background pixels, binned: enough for any threshold, in bounded memory.
 
@@ -240,6 +249,34 @@ class ScoreHistogram:
         chosen = int(best[len(best) // 2])
         return self._edge(chosen), float(iou[chosen])
 
+    def squared_error(self) -> float:
+        """Return the sum over pixels of the squared difference of score and truth, 0 or 1."""
+        background, foreground = self._counts.T
+        centres = self._centres()
+        return float(np.dot(background, centres**2) + np.dot(foreground, (1 - centres) ** 2))
+
+    def gaps(self, bins: int) -> NDArray[np.float64]:
+        """Return the sum of score minus truth over the pixels of each of ``bins`` equal ranges of score.
+
+        What lies on the edge of two ranges belongs to the lower one.
+        """
+        centres = self._centres()
+        gap = self._counts.sum(1) * centres - self._counts[:, 1]
+        place = np.minimum(np.ceil(centres * bins).astype(int) - 1, bins - 1).clip(0)
+        return np.bincount(place, gap, bins)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels added."""
+        return int(self._counts.sum())
+
+    @classmethod
+    @cache
+    def _centres(cls) -> NDArray[np.float64]:
+        """The score in the middle of each bin."""
+        edges = np.array([0.0, *(cls._edge(index) for index in range(cls._BINS))])
+        return (edges[:-1] + edges[1:]) / 2
+
     def _above(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Pixels, and foreground pixels, scored above each bin."""
         sums = self._counts[::-1].cumsum(0)[::-1] - self._counts
@@ -287,9 +324,6 @@ def _blocks(size: int) -> Iterator[slice]:
     return (slice(start, start + _BLOCK) for start in range(0, size, _BLOCK))
 
 
-EPSILON = 1e-5
-
-
 def score(scoring: Scoring, images: Iterable[dict[int, tuple[int, int, int]]]) -> tuple[float, dict[int, float]]:
     """Return the protocol's score and the mean IoU per class from counts (protocol 5).
 
@@ -302,7 +336,7 @@ def score(scoring: Scoring, images: Iterable[dict[int, tuple[int, int, int]]]) -
     return sum(per_class.values()) / len(per_class), per_class
 
 
-def iou(counts: tuple[int, int, int], epsilon: float = 0.0) -> float:
+def iou(counts: Sequence[float], epsilon: float = 0.0) -> float:
     """Return the IoU of (TP, FP, FN); 1 where the union is empty and ``epsilon`` is 0."""
     overlap, errors, misses = counts
     union = overlap + errors + misses + epsilon

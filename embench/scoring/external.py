@@ -32,7 +32,7 @@ from embench.data.readers.open import open_volume
 from embench.data.store import Prepared, Volume
 from embench.data.task import Task
 from embench.models import registry
-from embench.scoring import results, schema
+from embench.scoring import evidence, results, schema
 from embench.scoring import score as scoring
 from embench.scoring.predictions import keep_section, kept_sections
 from embench.scoring.results import RECIPE, result_path
@@ -245,7 +245,9 @@ def snapshot_of(
     images: list[ImageCounts] = []
     kept: list[str] = []
     for number, (part, _, _) in enumerate(checked.parts):
-        images.append(scoring.image_counts(task, part.name, checked.labels(number), part.truth()))
+        labels_ZYX, truth_ZYX = (np.stack(list(each)) for each in (checked.labels(number), part.truth()))
+        found = evidence.of_image(task, labels_ZYX, truth_ZYX)
+        images.append(scoring.image_counts(task, part.name, labels_ZYX, truth_ZYX, evidence=found))
         for z in part.sections:
             if (part.volume.name, z) in keep:
                 labels_YX = checked.section(number, z - part.sections.start)

@@ -40,6 +40,9 @@ _SCORING = TypeAdapter(Scoring)
 Value = TypeVar("Value")
 ByClass = Annotated[dict[int, Value], Field(max_length=256)]
 """Something for every label value."""
+ByMetric = Annotated[dict[Name, Value], Field(max_length=100)]
+"""Something for every metric."""
+EvidenceNumbers = Annotated[tuple[Finite, ...], Field(max_length=100)]
 SectionPath = Annotated[str, Field(pattern=r"^seed-[0-9]{1,16}\.sections/[^/\\\x00-\x1f]{1,200}-z[0-9]{1,6}\.png$")]
 """Of a predicted section's label map, from the result's folder: below it, whatever the item is called."""
 
@@ -77,13 +80,16 @@ class ImageCounts(_Record):
 
     ``classes`` maps a label value to (TP, FP, FN) under the task's scoring rule, ``plain`` the same without
     instance matching (only where the rule matches instances), ``tuned`` at the threshold chosen on training
-    images (final snapshot only, one class against the rest).
+    images (final snapshot only, one class against the rest). ``evidence`` maps a label value and the name of a metric
+    to the numbers from which its score follows, ``None`` where it is undefined (final snapshot only; metrics that
+    follow from ``classes`` need none).
     """
 
     name: Label
     classes: ByClass[tuple[Count, Count, Count]]
     plain: ByClass[tuple[Count, Count, Count]] | None = None
     tuned: ByClass[tuple[Count, Count, Count]] | None = None
+    evidence: ByClass[ByMetric[EvidenceNumbers | None]] | None = None
 
 
 class Diagnostics(_Record):
@@ -105,6 +111,7 @@ class SnapshotScore(_Record):
     """Scores of the weights at one iteration.
 
     ``diagnostics`` is ``None`` where there are no class scores to make them from: label maps made elsewhere.
+    ``metrics`` holds the mean over images by metric and label value, ``None`` where it is undefined on every image.
     """
 
     iteration: Count
@@ -115,6 +122,7 @@ class SnapshotScore(_Record):
     images: Annotated[tuple[ImageCounts, ...], Field(max_length=MOST_IMAGES)]
     diagnostics: Diagnostics | None
     seconds: Seconds
+    metrics: ByMetric[ByClass[Finite | None]] | None = None
 
 
 class Fingerprint(_Record):

@@ -15,7 +15,9 @@ from embench.data.store import Volume
 from embench.data.task import Task
 from embench.scoring import counts, predictions, score, verify
 from embench.scoring import counts as counts_module
+from embench.scoring import evidence as of_metrics
 from embench.scoring.counts import Counts, ScoreHistogram, count, matched_counts
+from embench.scoring.metrics import Evidence
 from embench.scoring.schema import Diagnostics, ImageCounts, SnapshotScore
 from embench.training.inference import PlaneSum, Predict, labels_2d, predict_planes
 from embench.training.sampler import TrainingSections
@@ -29,7 +31,12 @@ def section_name(volume: str, depth: int, z: int) -> str:
 
 
 def image_counts(
-    task: Task, name: str, labels_ZYX: Sections, truth_ZYX: Sections, tuned: dict[int, Counts] | None = None
+    task: Task,
+    name: str,
+    labels_ZYX: Sections,
+    truth_ZYX: Sections,
+    tuned: dict[int, Counts] | None = None,
+    evidence: dict[int, dict[str, Evidence | None]] | None = None,
 ) -> ImageCounts:
     """Count agreement over what is scored as one: a volume, or one section of a 2D task.
 
@@ -41,6 +48,8 @@ def image_counts(
         Predicted and true label values, section by section, of one shape.
     tuned : dict, optional
         Counts at other thresholds, to be kept beside.
+    evidence : dict, optional
+        Of other metrics, by class and metric, to be kept beside.
     """
     matched, plain = _counts(task, labels_ZYX, truth_ZYX)
     return ImageCounts(
@@ -48,6 +57,7 @@ def image_counts(
         classes=_triples(matched),
         plain=_triples(plain) if plain else None,
         tuned=_triples(tuned) if tuned is not None else None,
+        evidence=evidence,
     )
 
 
@@ -67,6 +77,7 @@ def snapshot(
         images=tuple(images),
         diagnostics=diagnostics,
         seconds=seconds,
+        metrics=of_metrics.means(images) if any(image.evidence for image in images) else None,
     )
 
 
@@ -117,7 +128,7 @@ def score_split(
     iteration : int
         Of the weights.
     sections : TrainingSections, optional
-        Where to choose the diagnostic threshold, which is then applied too.
+        Where to choose the diagnostic threshold, which is then applied too. The other metrics are measured then.
     result : Path, optional
         The result file beside which a few predicted sections are stored, with ``sections`` only.
 
@@ -139,19 +150,22 @@ def score_split(
     for volume in volumes:
         for name, first, scores_CZYX, labels_ZYX, truth_ZYX in _predictions(task, volume, predict):
             tuned = dict.fromkeys(thresholds, Counts())
+            own = {value: ScoreHistogram() for value in rule.classes}
             for z, truth_YX in enumerate(truth_ZYX):
                 scores_CYX = scores_CZYX(z)
                 counted = truth_YX > 0 if rule.ignore_unlabelled else np.ones(truth_YX.shape, bool)
                 for value in rule.classes:
                     scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
                     largest[value] = max(largest[value], float(scores_YX.max()))
-                    pooled[value].add(scores_YX[counted], truth_YX[counted] == value)
+                    own[value].add(scores_YX[counted], truth_YX[counted] == value)
                     if value in tuned:
                         found = (scores_YX > thresholds[value]) & counted
                         tuned[value] += count(found, truth_YX == value, (1,))[1]
                 if result and (volume.name, first + z) in keep:
                     kept.append(predictions.keep_section(result, volume.name, first + z, labels_ZYX[z]))
-            images.append(score.image_counts(task, name, labels_ZYX, truth_ZYX, tuned if chosen else None))
+            pooled = {value: pooled[value] + histogram for value, histogram in own.items()}
+            evidence = of_metrics.of_image(task, labels_ZYX, truth_ZYX[:], own) if sections else None
+            images.append(score.image_counts(task, name, labels_ZYX, truth_ZYX, tuned if chosen else None, evidence))
     tuned_scores = [image.tuned for image in images if image.tuned is not None]
     diagnostics = Diagnostics(
         average_precision={value: histogram.average_precision() for value, histogram in pooled.items()},

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from embench.data.task import Scoring
 from embench.scoring.counts import ClassCounts, score, tuned_iou
+from embench.scoring.evidence import means
+from embench.scoring.metrics import metrics
 from embench.scoring.schema import ImageCounts, SnapshotScore, TrialResult
 
 _TOLERANCE = 1e-9
-"""Between a stored score and the one computed from its counts: they differ by the order of a sum at most."""
+"""Between a stored score and the one computed from its counts, relative to scores above 1: they differ by the order
+of a sum at most."""
 
 
 def undefined(scoring: Scoring, classes: Sequence[str], images: Iterable[ImageCounts]) -> tuple[str, ...]:
@@ -99,6 +102,20 @@ def _snapshot_fault(snapshot: SnapshotScore, scoring: Scoring, classes: Sequence
         found = tuned_iou(scoring, tuned)
         if not _agree(claimed, found):
             return f"IoU at the chosen threshold {_shown(claimed)}, but its counts give {_shown(found)}"
+    return _metrics_fault(snapshot)
+
+
+def _metrics_fault(snapshot: SnapshotScore) -> str | None:
+    """Compare the metrics of a snapshot with what counts and evidence give; what is not known here is left alone."""
+    if snapshot.metrics is None:
+        return None
+    try:
+        found = means(snapshot.images)
+    except ValueError as error:
+        return str(error)
+    for name, values in snapshot.metrics.items():
+        if name in metrics() and not _agree(values, found.get(name, {})):
+            return f"{name} {_shown(values)}, but its evidence gives {_shown(found.get(name, {}))}"
     return None
 
 
@@ -114,7 +131,8 @@ def _all_or_none(
 
 def _agree(stored: Mapping[int, float | None], found: Mapping[int, float | None]) -> bool:
     return stored.keys() == found.keys() and all(
-        mine is theirs is None or (mine is not None and theirs is not None and abs(mine - theirs) <= _TOLERANCE)
+        mine is theirs is None
+        or (mine is not None and theirs is not None and abs(mine - theirs) <= _TOLERANCE * max(1, abs(theirs)))
         for mine, theirs in ((stored[value], found[value]) for value in found)
     )
 

@@ -21,6 +21,8 @@ from embench.scoring.metrics.ap_50_95 import ObjectAP
 from embench.scoring.metrics.base import Evidence, Metric, Need
 from embench.scoring.metrics.betti0_error import Betti0Error
 from embench.scoring.metrics.boundary_iou import BoundaryIoU
+from embench.scoring.metrics.brier import Brier
+from embench.scoring.metrics.calibration_error import CalibrationError
 from embench.scoring.metrics.cldice import ClDice
 from embench.scoring.metrics.count_error import CountError
 from embench.scoring.metrics.dice import Dice
@@ -64,6 +66,8 @@ BUILT_IN: tuple[type[Metric], ...] = (
     SizeError,
     VolumeError,
     SurfaceError,
+    Brier,
+    CalibrationError,
 )
 """In the order in which tables show them."""
 

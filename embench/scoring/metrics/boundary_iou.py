@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from embench.scoring.metrics.base import Evidence
+from embench.scoring.counts import iou
+from embench.scoring.metrics.base import Evidence, Metric
 from embench.scoring.metrics.masks import Masks
-from embench.scoring.metrics.overlap import OverlapMetric, ratio
 
 
-class BoundaryIoU(OverlapMetric):
+class BoundaryIoU(Metric):
     """IoU of the voxels of either mask that lie within the tolerance of its outline (Cheng et al. 2021)."""
 
     name = "boundary_iou"
     title = "Boundary IoU"
     needs = frozenset({"voxel size"})
+    parts = ("tp", "fp", "fn")
     description = "IoU of the rims of prediction and truth, as wide as the tolerance."
 
     def evidence(self, masks: Masks) -> Evidence:
@@ -21,5 +22,4 @@ class BoundaryIoU(OverlapMetric):
 
     def score(self, evidence: Evidence) -> float:
         """Return TP / (TP + FP + FN)."""
-        tp, fp, fn = evidence
-        return ratio(tp, tp + fp + fn, evidence)
+        return iou(evidence)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from embench.scoring.counts import iou
 from embench.scoring.metrics.base import Evidence
-from embench.scoring.metrics.overlap import OverlapMetric, ratio
+from embench.scoring.metrics.overlap import OverlapMetric
 
 
 class IoU(OverlapMetric):
@@ -15,5 +16,4 @@ class IoU(OverlapMetric):
 
     def score(self, evidence: Evidence) -> float:
         """Return TP / (TP + FP + FN)."""
-        tp, fp, fn = evidence
-        return ratio(tp, tp + fp + fn, evidence)
+        return iou(evidence)

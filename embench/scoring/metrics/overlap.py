@@ -7,7 +7,7 @@ from embench.scoring.metrics.masks import Masks
 
 
 class OverlapMetric(Metric):
-    """A metric that follows from voxels truly found, wrongly found and missed.
+    """A metric that follows from voxels truly found, wrongly found and missed: counts that every result keeps.
 
     Where neither prediction nor truth has the class agreement is complete (1). Where a quotient is 0/0 because only
     one of them has it, nothing agrees (0).
