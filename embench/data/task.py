@@ -65,12 +65,15 @@ class Measurement:
         Why that distance.
     smallest : float
         Objects of less area (nm², tasks that are scored section by section) or volume (nm³) are no instances.
+    voxel_size : tuple of float or None
+        Nanometres, ZYX, of published data whose prepared form, which is fixed, states none.
     """
 
     structures: tuple[Structure, ...] = ()
     tolerance: float | None = None
     reason: str = "two pixels of a section: about what two annotators differ by"
     smallest: float = 0.0
+    voxel_size: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from embench.core.errors import BadInput
 from embench.data.readers.base import Computed
-from embench.data.task import Dataset, Item, Scoring, Sections, Split, Task
+from embench.data.task import Dataset, Item, Measurement, Scoring, Sections, Split, Task
 from embench.datasets import guay, kasthuri, lucchi, perez, urocell
 
 SIDE = 256
@@ -139,6 +139,7 @@ DATASET = Dataset(
             dataset="all-mito",
             classes=("background", "mitochondria"),
             scoring=Scoring("2d"),
+            measurement=Measurement(structures=("blob",)),
             iterations=10000,
             batch_size=32,
             crop=256,

@@ -13,7 +13,7 @@ from embench.data.convert import grey
 from embench.data.listing import Listing
 from embench.data.readers.base import Computed, Stored
 from embench.data.readers.open import open_volume
-from embench.data.task import Dataset, Download, Item, Scoring, Split, Task
+from embench.data.task import Dataset, Download, Item, Measurement, Scoring, Split, Task
 
 _BACKGROUND = 0xFFFFFFFFFFFFFFFF
 _VOLUMES: tuple[tuple[Split, str], ...] = (("train", "A"), ("train", "B"), ("test", "C"))
@@ -72,6 +72,12 @@ DATASET = Dataset(
             dataset="cremi",
             classes=("background", "synaptic cleft"),
             scoring=Scoring("stack"),
+            measurement=Measurement(
+                structures=("sheet",),
+                tolerance=16.0,
+                reason="four pixels of 4 nm: a cleft is about 20 nm wide, and annotators differ by less than that",
+                voxel_size=(40.0, 4.0, 4.0),
+            ),
             iterations=5000,
             norms=(0.50387249, 0.10911144),
             crop_nonempty=True,

@@ -14,7 +14,7 @@ from embench.data.convert import grey
 from embench.data.listing import Listing, pair_folders
 from embench.data.readers.base import Computed
 from embench.data.readers.open import open_volume
-from embench.data.task import Dataset, Download, Item, Scoring, Sections, Split, Task
+from embench.data.task import Dataset, Download, Item, Measurement, Scoring, Sections, Split, Task
 
 CITATION = """@inproceedings{casser2020fast,
   title = {Fast Mitochondria Detection for Connectomics},
@@ -90,6 +90,7 @@ DATASET = Dataset(
             dataset="kasthuri",
             classes=("background", "mitochondria"),
             scoring=Scoring("2d"),
+            measurement=Measurement(structures=("blob",)),
             iterations=10000,
             norms=(0.27342241, 0.26917548),
             crop_nonempty=True,

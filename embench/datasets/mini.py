@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.data.task import Dataset, Item, Scoring, Split, Task, UnlabelledSet
+from embench.data.task import Dataset, Item, Measurement, Scoring, Split, Structure, Task, UnlabelledSet
 from embench.datasets.synthetic_tissue import VERSION, Mask, Tissue, expose
 
 Shape = tuple[int, int, int]
@@ -37,6 +37,7 @@ def _task(
     training_axes: tuple[int, ...] = (0,),
     crop_nonempty: bool = False,
     noise_and_blur: bool = False,
+    structures: tuple[Structure, ...] = ("blob",),
 ) -> Task:
     return Task(
         name=name,
@@ -44,6 +45,7 @@ def _task(
         dataset="mini",
         classes=classes,
         scoring=scoring,
+        measurement=Measurement(structures=structures),
         iterations=iterations,
         class_weights=class_weights,
         training_axes=training_axes,
@@ -80,6 +82,7 @@ _TASKS = (
         Scoring("stack"),
         (40.0, 12.0, 12.0),
         modality="CREMI (ssTEM)",
+        structures=("sheet",),
         crop_nonempty=True,
     ),
     _task(
@@ -97,6 +100,7 @@ _TASKS = (
         Scoring("stack", classes=(2, 3, 4, 5, 6), ignore_unlabelled=True),
         (40.0, 25.0, 25.0),
         modality="Guay (SBF-SEM)",
+        structures=("blob", "small and many", "tube", "small and many", "small and many"),
         class_weights=(0.1, 0.1, 1.0, 1.0, 0.1, 3.0, 3.0),
         noise_and_blur=True,
     ),
@@ -120,6 +124,7 @@ _TASKS = (
         Scoring("orthoplane", classes=(1, 2)),
         (16.0, 16.0, 16.0),
         modality="UroCell (FIB-SEM)",
+        structures=("blob", "blob"),
         class_weights=(0.1, 1.0, 1.0),
         training_axes=(0, 1, 2),
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from embench.data.convert import grey, labels
 from embench.data.listing import Listing, pair_folders, stem
 from embench.data.readers.open import open_volume
-from embench.data.task import Dataset, Download, Item, Scoring, Split, Task
+from embench.data.task import Dataset, Download, Item, Measurement, Scoring, Split, Task
 
 _ORGANELLES = {
     "perez-lyso": "lysosomes",
@@ -62,6 +62,7 @@ def _task(name: str, norms: tuple[float, float]) -> Task:
         dataset="perez",
         classes=("background", _ORGANELLES[name]),
         scoring=Scoring("2d", match_instances=True),
+        measurement=Measurement(structures=("blob",)),
         iterations=2500,
         crop=480,
         norms=norms,

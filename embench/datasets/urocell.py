@@ -13,7 +13,7 @@ from embench.data.convert import check_finite
 from embench.data.listing import Listing
 from embench.data.readers.base import Computed, Stored
 from embench.data.readers.open import open_volume
-from embench.data.task import Dataset, Download, Item, Scoring, Split, Task
+from embench.data.task import Dataset, Download, Item, Measurement, Scoring, Split, Task
 
 _VOLUMES: tuple[tuple[Split, str, int], ...] = (
     ("train", "fib1-1-0-3", 54),
@@ -144,6 +144,11 @@ DATASET = Dataset(
             dataset="urocell",
             classes=("background", "endolysosomes", "mitochondria"),
             scoring=Scoring("orthoplane", classes=(1, 2)),
+            measurement=Measurement(
+                structures=("blob", "blob"),
+                tolerance=32.0,
+                reason="two voxels of 16 nm, which are nearly cubes",
+            ),
             iterations=2500,
             crop=224,
             norms=(0.76752738, 0.10404078),

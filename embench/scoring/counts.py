@@ -262,8 +262,9 @@ class ScoreHistogram:
         """
         centres = self._centres()
         gap = self._counts.sum(1) * centres - self._counts[:, 1]
-        place = np.minimum(np.ceil(centres * bins).astype(int) - 1, bins - 1).clip(0)
-        return np.bincount(place, gap, bins)
+        sums = np.zeros(bins)
+        np.add.at(sums, (np.ceil(centres * bins).astype(int) - 1).clip(0, bins - 1), gap)
+        return sums
 
     @property
     def pixels(self) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embench.data.task import TUBULAR, Task
+from embench.data import catalog
+from embench.data.task import TUBULAR, Measurement, Task
 from embench.scoring.counts import ScoreHistogram, touching
 from embench.scoring.metrics import Evidence, Masks, Metric, metrics
 from embench.scoring.metrics.overlap import OverlapMetric
@@ -20,9 +21,14 @@ Means = dict[str, dict[int, float | None]]
 """By metric and label value."""
 
 
+def measurement_of(task: Task) -> Measurement:
+    """Return how a task is measured: as registered today, for a file prepared earlier may not know it."""
+    return next((each.measurement for each in catalog.all_tasks() if each.name == task.name), task.measurement)
+
+
 def applying(task: Task, value: int) -> list[Metric]:
     """Return the metrics that apply to a class of a task and need evidence: all but those of centre lines always do."""
-    structures = dict(zip(task.scoring.classes, task.measurement.structures, strict=False))
+    structures = dict(zip(task.scoring.classes, measurement_of(task).structures, strict=False))
     return [
         metric
         for metric in metrics().values()
@@ -51,7 +57,7 @@ def of_image(
     identities_ZYX : ndarray of unsigned int, optional
         Identities of the true objects; connected components where there are none.
     """
-    rule, measurement = task.scoring, task.measurement
+    rule, measurement = task.scoring, measurement_of(task)
     if rule.ignore_unlabelled:
         labels_ZYX = np.where(truth_ZYX > 0, labels_ZYX, np.uint8(0))
     found: dict[int, dict[str, Evidence | None]] = {}
@@ -62,7 +68,7 @@ def of_image(
         masks = Masks(
             predicted,
             true,
-            task.voxel_size,
+            task.voxel_size or measurement.voxel_size,
             measurement.tolerance,
             measurement.smallest,
             truth_ids=None if identities_ZYX is None else np.where(true, identities_ZYX, 0),
