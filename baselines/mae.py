@@ -118,7 +118,7 @@ class MAE(Pretraining):
         return OneView(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
-        network: Any = self.model.network(1, settings.scale)
+        network: Any = self.model.at(settings.scale).network(1)
         inputs = network.transformer.embeddings.patch_embeddings.out_channels
         return MaskedAutoencoder(network.transformer.encoder, inputs, **DECODER[settings.scale])
 

@@ -110,7 +110,7 @@ class MoCoV2(Pretraining):
         return TwoViews(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
-        encoder: Any = self.model.network(1, settings.scale).encoder
+        encoder: Any = self.model.at(settings.scale).network(1).encoder
         return MomentumContrast(Projection(encoder, encoder.out_channels[-1]), queue_size(settings, images))
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

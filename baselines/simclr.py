@@ -112,7 +112,7 @@ class SimCLR(Pretraining):
         return TwoViews(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
-        network: Any = self.model.network(1, settings.scale)
+        network: Any = self.model.at(settings.scale).network(1)
         embeddings = network.transformer.embeddings
         return Contrast(embeddings.hybrid_model, embeddings.patch_embeddings.in_channels)
 

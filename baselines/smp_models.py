@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from embench.core.errors import BadInput
 from embench.core.names import unknown
-from embench.data.task import Scale
 from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class SMPModel(TorchModel):
     architecture: ClassVar[str]
     encoder: ClassVar[str]
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         return build(self.architecture, self.encoder, outputs)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embench.data.task import Scale
 from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
@@ -31,9 +30,9 @@ class SwinUNETRModel(TorchModel):
     recipe = "retina"
     multiple = 1
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         from baselines.swin_unetr_network import SwinUNETR
 
-        if scale == "full":
+        if self.scale == "full":
             return SwinUNETR(outputs)
         return SwinUNETR(outputs, feature_size=12, depths=(1, 1, 1, 1))

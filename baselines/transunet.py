@@ -57,15 +57,15 @@ class TransUNetModel(TorchModel):
     multiple = 16
     hidden: ClassVar[int] = 192
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         from baselines.transunet_network import TransUNet
 
-        return TransUNet(outputs, **size(scale, self.hidden))
+        return TransUNet(outputs, **size(self.scale, self.hidden))
 
-    def reconstruction(self, scale: Scale) -> nn.Module:
+    def reconstruction(self) -> nn.Module:
         from baselines.transunet_network import ReconstructionTransUNet
 
-        return ReconstructionTransUNet(**size(scale, self.hidden))
+        return ReconstructionTransUNet(**size(self.scale, self.hidden))
 
     def start(self, network: nn.Module, weights: Weights) -> None:
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embench.data.task import Scale
 from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ class UMambaModel(TorchModel):
     recipe = "retina"
     multiple = 1
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         from baselines.u_mamba_network import UMamba
 
-        if scale == "full":
+        if self.scale == "full":
             return UMamba(outputs)
         return UMamba(outputs, features=(8, 16, 24, 32), states=4)

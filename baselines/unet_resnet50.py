@@ -52,8 +52,8 @@ class UNetResNet50(TorchModel):
     recipe = "unet"
     encoder_parts = ("encoder.",)
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
-        return unet(outputs, scale)
+    def network(self, outputs: int) -> nn.Module:
+        return unet(outputs, self.scale)
 
 
 class UNetResNet50MoCoV2(UNetResNet50):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from embench.core.errors import BadInput
 from embench.core.names import unknown
-from embench.data.task import Scale
 from embench.models.base import TorchModel
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class ViTModel(TorchModel):
     encoder_parts = ("encoder.",)
     encoder: ClassVar[str]
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         from baselines.vit_network import ViTUNet, encoder_of
 
         return ViTUNet(encoder_of(self.encoder), outputs)

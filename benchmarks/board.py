@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,7 @@ def result(k: int, task: Task, seed: int, models: int) -> TrialResult:
             for step in range(1, SNAPSHOTS + 1)
         ],
         model=card,
-        recipe=asdict(recipe),
+        recipe=recipe.facts(),
         loss_curve=tuple(
             (int(i), float(np.exp(-i / task.iterations)), 0.003)
             for i in np.linspace(1, task.iterations, min(500, task.iterations)).round()

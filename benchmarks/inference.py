@@ -33,7 +33,7 @@ from baselines.transunet_network import TransUNet
 from embench.core.runtime import freed_memory_kept
 from embench.training.augment import TrainingAugmentation
 from embench.training.inference import labels_2d, predict_section
-from embench.training.losses import segmentation_loss
+from embench.training.losses import loss_of
 from embench.training.precision import Precision, autocast, deployed, has_bf16, place
 from embench.training.recipe import RETINA
 from embench.training.trainer import normalised
@@ -61,7 +61,7 @@ def trained(image: Image, mask: Image, norms: tuple[float, float], iterations: i
     for iteration in range(iterations):
         pairs = [augment(image, mask, np.random.default_rng([iteration, number])) for number in range(4)]
         images, labels = (torch.from_numpy(np.stack(each)) for each in zip(*pairs, strict=True))
-        loss = segmentation_loss(RETINA.loss, network(normalised(images, norms, CPU)), labels.long())
+        loss = loss_of(RETINA.loss)(network(normalised(images, norms, CPU)), labels.long())
         loss.backward()
         stepper.step()
         stepper.zero_grad()

@@ -30,7 +30,7 @@ from baselines.transunet_network import TransUNet
 from baselines.unet_resnet50 import unet
 from embench.core import environment
 from embench.core.runtime import freed_memory_kept
-from embench.training.losses import segmentation_loss
+from embench.training.losses import loss_of
 from embench.training.optim import optimiser
 from embench.training.precision import Precision, autocast, has_bf16, place
 from embench.training.recipe import RETINA, UNET, Recipe
@@ -68,7 +68,7 @@ def plain_step(network: nn.Module, recipe: Recipe, images: Tensor, labels: Tenso
 
     def step() -> float:
         stepper.zero_grad()
-        loss = segmentation_loss(recipe.loss, network(images), labels)
+        loss = loss_of(recipe.loss)(network(images), labels)
         loss.backward()
         stepper.step()
         return loss.item()
@@ -87,7 +87,7 @@ def our_step(
     def step() -> float:
         with autocast(precision, CPU):
             logits = network(images)
-        loss = segmentation_loss(recipe.loss, logits.float(), labels)
+        loss = loss_of(recipe.loss)(logits.float(), labels)
         loss.backward()
         stepper.step()
         stepper.zero_grad(set_to_none=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -226,7 +226,7 @@ def overrides(recipe: dict[str, Any], task: Task | None) -> str:
         if expected is not None and recipe.get(name) != expected:
             changed.append(f"{short}={recipe[name]}" if isinstance(recipe.get(name), int) else short)
     crop, batch_size = (value if isinstance(value := recipe.get(key), int) else None for key in ("crop", "batch_size"))
-    resized = asdict(own.resized(crop=crop, batch_size=batch_size))
+    resized = own.resized(crop=crop, batch_size=batch_size).facts()
     for name, value in resized.items():
         if name in ("name", "crop", "batch_size") or name not in recipe or recipe[name] == value:
             continue

@@ -45,7 +45,7 @@ class Reconstruction(Pretraining):
         return Corruption(crop, **self.corruption).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
-        network = self.model.reconstruction(settings.scale)
+        network = self.model.at(settings.scale).reconstruction()
         if self.start:
             self.model.start(network, self.start)
         return network

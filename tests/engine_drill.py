@@ -47,7 +47,7 @@ from embench.models.base import TorchModel
 class Small(TorchModel):
     recipe = "unet"
 
-    def network(self, outputs, scale):
+    def network(self, outputs):
         layers = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1)]
         return nn.Sequential(*layers, nn.Conv2d(8, outputs, 3, padding=1))
 """

@@ -43,6 +43,10 @@ UNDETERMINISTIC = re.compile(
 )
 """Operators that raise on a GPU under :func:`torch.use_deterministic_algorithms`, by its documentation."""
 
+TO_HOST = "copied to the host"
+SYNCHRONISING = frozenset(["_local_scalar_dense", TO_HOST])
+"""What has the host wait for a GPU: a number that is read, a tensor that is copied from it."""
+
 ONE_DTYPE = frozenset(["mm", "bmm", "addmm", "baddbmm", "addbmm", "linear", "matmul", "convolution"])
 """Operators that take floating-point tensors of one dtype alone, which torch's own stand-ins do not check."""
 
@@ -62,6 +66,8 @@ class _Operators(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         if name == "_local_scalar_dense":
+            if args[0].is_cuda:
+                self.seen.add(name)
             return True if args[0].dtype == torch.bool else 0.5 if args[0].is_floating_point() else 1
         if name == "_pin_memory":
             assert args[0].device.type == "cpu", f"only a tensor of the CPU can be pinned, not one of {args[0].device}"
@@ -74,6 +80,8 @@ class _Operators(TorchDispatchMode):
         tensors = list(_tensors((*args, found)))
         if any(each.is_cuda for each in tensors):
             self.seen.add(name)
+            if name == "_to_copy" and not found.is_cuda and not kwargs.get("non_blocking"):
+                self.seen.add(TO_HOST)
             if torch.are_deterministic_algorithms_enabled() and UNDETERMINISTIC.fullmatch(name):
                 raise RuntimeError(f"{name} does not have a deterministic implementation on CUDA")
             # what fake tensors let pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def result(
             licence="MIT",
             citation="A paper, 2024",
         ),
-        "recipe": asdict(used),
+        "recipe": used.facts(),
         "pairing": "default" if recipe in (None, own) else recipe,
         "track": "published" if recipe in (None, own) and not crop and budget == on.iterations else "open",
         "status": status,

@@ -18,25 +18,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 import toy
-from fake_cuda import CUDA, fake_cuda
+from fake_cuda import CUDA, SYNCHRONISING, fake_cuda
 from test_pretraining import Toy
 from torch import Tensor, nn
 
 from baselines.transunet_network import resampled
 from embench.core import runtime
 from embench.core.errors import BadInput
+from embench.core.signals import Interrupt
 from embench.data import store
 from embench.data.store import Prepared
 from embench.data.task import Item, Scoring, Task, UnlabelledSet
 from embench.models.base import TorchModel
 from embench.models.checkpoints import load_weights
 from embench.models.registry import find_model, model_names
-from embench.pretraining import command, distributed, loop
+from embench.pretraining import command, distributed
 from embench.pretraining.distributed import World
-from embench.pretraining.loop import pretrain
+from embench.pretraining.loop import Progress, pretrain
 from embench.pretraining.registry import find_pretraining, pretraining_names
 from embench.runs import trial
 from embench.scoring.schema import TrialResult
+from embench.training import loop as training_loop
 from embench.training.augment import VARIANCE
 from embench.training.augment_batch import (
     Batched,
@@ -49,10 +51,10 @@ from embench.training.augment_batch import (
     kernel_of_edge,
 )
 from embench.training.inference import predict_section, predictor
-from embench.training.losses import segmentation_loss
+from embench.training.losses import loss_of
 from embench.training.optim import optimiser
 from embench.training.precision import autocast, place
-from embench.training.recipe import RECIPES, Recipe, SlidingWindow, WholeImage, find_recipe, tiny
+from embench.training.recipe import RECIPES, RETINA, Recipe, SlidingWindow, WholeImage, find_recipe, tiny
 from embench.training.sampler import TrainingSections
 from embench.training.trainer import Training
 
@@ -198,7 +200,7 @@ def first_alike(name: str) -> str:
 def signature(name: str) -> object:
     model = find_model(name)
     assert isinstance(model, TorchModel)
-    network = model.network(TASK.outputs, "tiny")
+    network = model.at("tiny").network(TASK.outputs)
     return type(network), model.recipe, [(key, type(module)) for key, module in network.named_modules()]
 
 
@@ -219,7 +221,7 @@ def train_and_predict(sections: TrainingSections, name: str, precision: Any) -> 
         return RAN[name, precision]
     model = find_model(name)
     assert isinstance(model, TorchModel)
-    network = model.network(TASK.outputs, "tiny")
+    network = model.at("tiny").network(TASK.outputs)
     crop = 32 if precision == "fp32" else 64
     recipe = replace(find_recipe(f"{model.recipe}-tiny").resized(crop=crop, batch_size=2), precision=precision)
     outputs: list[Tensor] = []
@@ -271,7 +273,7 @@ def test_loss_and_its_gradient_are_on_the_gpu(kind: str, channels: int, determin
     with fake_cuda(), runtime.deterministic(CUDA, deterministic):
         logits = torch.zeros(2, channels, 8, 8, device=CUDA, requires_grad=True)
         target = torch.zeros(2, 8, 8, dtype=torch.int64, device=CUDA)
-        loss = segmentation_loss(kind, logits, target, (1.0, 2.0, 3.0) if channels > 1 else None)
+        loss = loss_of(kind, (1.0, 2.0, 3.0) if channels > 1 else None)(logits, target)
         assert (loss.device, loss.dtype, loss.shape) == (CUDA, torch.float32, ())
         loss.backward()
         assert logits.grad is not None
@@ -292,6 +294,27 @@ def test_recipe_steps_on_the_gpu(recipe: Recipe) -> None:
         made.load_state_dict(made.state_dict())
 
 
+def test_no_step_waits_for_the_device(sections: TrainingSections) -> None:
+    """Its loss is read by the loop, once for many steps."""
+    recipe = replace(RETINA.resized(crop=32, batch_size=2), clip_gradient=1.0, ema=0.9, scale="tiny")
+    reads: list[int] = []
+    with fake_cuda() as seen:
+        network = place(nn.Sequential(nn.Conv2d(1, TASK.outputs, 3, padding=1)), CUDA)
+        settings = {"norms": (0.4, 0.2), "iterations": 45, "entropy": [0, 0], "device": CUDA}
+        training = Training(network, sections, TASK, recipe, **settings)  # type: ignore[arg-type]
+        for iteration in range(3):
+            training.take(training.batch(iteration))
+        assert not seen & SYNCHRONISING
+        training.tell([0.5] * 3)
+        counted = {"tell": lambda losses: (training.tell(losses), reads.append(len(losses))), "save": lambda: None}
+        with training_loop.Loop(
+            training.take, training.batch, iteration=3, iterations=45, stop=Interrupt(), device=CUDA, **counted
+        ) as steps:
+            steps.run(45)
+        assert seen & SYNCHRONISING  # the reading itself, so that a step which reads would be seen
+    assert reads == [17, 20, 5]
+
+
 # Trials
 
 SMALL = """
@@ -299,7 +322,7 @@ from torch import nn
 from embench.models.base import TorchModel
 
 class Small(TorchModel):
-    def network(self, outputs, scale):
+    def network(self, outputs):
         layers = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.1), nn.Conv2d(4, outputs, 1)
         return nn.Sequential(*layers)
 """
@@ -319,6 +342,7 @@ def test_interrupted_trial_goes_on(tmp_path: Path, toy_data: Path, monkeypatch: 
         if iteration == 2:
             raise Killed
 
+    monkeypatch.setattr(training_loop, "READ_EVERY", 1)
     told: list[tuple[str, int]] = []
     peak = {"bytes": 2**40}  # of an earlier trial in the same process
     monkeypatch.setattr(pretended, "reset_peak", lambda: peak.update(bytes=5))
@@ -350,7 +374,7 @@ def test_lack_of_memory_is_told_in_one_line(
     def short(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(Training, "step", short)
+    monkeypatch.setattr(Training, "take", short)
     monkeypatch.setattr(Toy, "loss", short)
     spec = replace(toy.planned(toy_data, tmp_path), device="cuda:0")
     settings = Toy().settings("tiny", epochs=1, batch_size=4, crop=32)
@@ -405,7 +429,7 @@ def test_interrupted_pretraining_goes_on(unlabelled: Prepared, tmp_path: Path) -
     class Killed(Exception):
         pass
 
-    def kill(at: loop.Progress) -> None:
+    def kill(at: Progress) -> None:
         if at.iteration == 2:
             raise Killed
 
@@ -486,7 +510,7 @@ def test_processes_on_gpus_talk_by_nccl_each_through_its_own(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     given: list[tuple[Any, ...]] = []
-    group = loop.distributed
+    group = torch.distributed
     monkeypatch.setattr(group, "init_process_group", lambda name, device_id=None: given.append((name, device_id)))
     monkeypatch.setattr(group, "get_rank", lambda: 1)
     monkeypatch.setattr(group, "get_world_size", lambda: 2)

@@ -144,7 +144,7 @@ def test_a_state_on_disk_is_no_larger_than_was_said(data: Path, tmp_path: Path) 
     from embench.training.state import save_state
 
     adapter = find_model("transunet")
-    network = adapter.network(1, "tiny")  # type: ignore[attr-defined]
+    network = adapter.at("tiny").network(1)  # type: ignore[attr-defined]
     import torch
 
     optimiser = torch.optim.Adam(network.parameters())

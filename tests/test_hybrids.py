@@ -106,7 +106,7 @@ def test_padding_repeats_the_border_to_twice_the_coarsest_pixel(side: int, expec
 @pytest.mark.parametrize(("classes", "size"), [(1, (64, 64)), (7, (48, 80)), (3, (33, 50))])
 def test_hybrids_take_any_size_and_train_every_parameter(name: str, classes: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    network = hybrid(name).network(classes, "tiny")
+    network = hybrid(name).at("tiny").network(classes)
     logits = network(torch.randn(2, 1, *size))
     assert logits.shape == (2, classes, *size)
     logits.square().mean().backward()
@@ -116,7 +116,7 @@ def test_hybrids_take_any_size_and_train_every_parameter(name: str, classes: int
 @pytest.mark.parametrize("name", HYBRIDS)
 def test_images_of_a_batch_do_not_see_one_another(name: str) -> None:
     torch.manual_seed(0)
-    network = hybrid(name).network(2, "tiny").eval()
+    network = hybrid(name).at("tiny").network(2).eval()
     images = torch.randn(3, 1, 64, 64)
     with torch.no_grad():
         together = network(images)
@@ -126,7 +126,7 @@ def test_images_of_a_batch_do_not_see_one_another(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "parameters"), [("swin-unetr", 25_137_931), ("u-mamba", 29_227_361)])
 def test_full_size_is_that_of_the_published_settings(name: str, parameters: int) -> None:
-    network = hybrid(name).network(1, "full")
+    network = hybrid(name).at("full").network(1)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 

@@ -73,7 +73,7 @@ def test_what_is_declared_is_transferred_and_frozen_and_nothing_else(name: str, 
     model = torch_model(name)
     weights = load_weights(start_path(model, "toy-unlabelled", "tiny", data))
     torch.manual_seed(1)
-    network = model.network(3, "tiny")
+    network = model.at("tiny").network(3)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     model.start(network, weights)
     after = network.state_dict()
@@ -97,7 +97,7 @@ def test_every_start_is_pretrained_a_step_and_loads_in_every_row_that_has_it(
     assert (made.card.start is None) == (torch_model(base).pretraining is None)
     for name in STARTS[method, base]:
         row = torch_model(name)
-        network = row.network(3, "tiny")
+        network = row.at("tiny").network(3)
         row.start(network, made)
         given = {key: tensor for key, tensor in network.state_dict().items() if key.startswith(row.transferred)}
         assert given
@@ -235,7 +235,7 @@ class MyNet(TorchModel):
     transferred = ("encoder.",)
     frozen = ("encoder.0.",)
 
-    def network(self, outputs, scale):
+    def network(self, outputs):
         encoder = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
         return nn.Sequential(OrderedDict(encoder=encoder, head=nn.Conv2d(8, outputs, 1)))
 
@@ -283,7 +283,7 @@ def test_a_user_s_own_network_is_pretrained_by_reconstruction_and_starts_from_it
     ):
         model = torch_model(f"{file}:{wrong}")
         with pytest.raises(BadInput, match=message):
-            model.start(model.network(1, "tiny"), weights)
+            model.start(model.at("tiny").network(1), weights)
 
 
 def test_methods_of_one_network_alone_refuse_another(data: Path) -> None:

@@ -18,7 +18,7 @@ from embench.cli import runs
 from embench.core.errors import BadInput
 from embench.core.paths import prepared_path
 from embench.data.store import Prepared, write
-from embench.data.task import SPLITS, Item, Scale, Scoring, Task
+from embench.data.task import SPLITS, Item, Scoring, Task
 from embench.models.base import TorchModel
 from embench.runs import label_permutation
 from embench.scoring.counts import count
@@ -41,7 +41,7 @@ DISCS = Task(
 class SmallNetwork(TorchModel):
     """Learns what is bright within some dozens of steps."""
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         return nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, outputs, 1))
 
 

@@ -44,7 +44,7 @@ def test_a_name_in_a_plan_never_forms_a_path(field: str, toy_data: Path, tmp_pat
         place = place[parent]
     place[last] = "../../elsewhere"
     path.write_text(json.dumps(facts))
-    with pytest.raises(BadInput, match=r"'\.\./\.\./elsewhere' is not a name"):
+    with pytest.raises(BadInput, match=r"'\.\./\.\./elsewhere'(: use| is not a name)"):
         plan.load_all(tmp_path)
 
 

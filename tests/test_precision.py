@@ -25,7 +25,7 @@ def networks() -> dict[str, nn.Module]:
         model = find_model(name)
         if isinstance(model, TorchModel):
             torch.manual_seed(0)
-            network = model.network(2, "tiny")
+            network = model.at("tiny").network(2)
             found.setdefault(type(network).__name__, network)
     return found
 

@@ -573,7 +573,7 @@ def test_checkpoint_starts_its_model(data: Prepared, tmp_path: Path, model: str,
     adapter: Any = find_model(model)
     assert adapter.pretraining == name
     weights = load_weights(pretrain(method(name), data, short(name, epochs=1), tmp_path / f"{name}.safetensors"))
-    network = adapter.network(1, "tiny")
+    network = adapter.at("tiny").network(1)
     adapter.start(network, weights)
     own = {key.removeprefix("encoder."): tensor for key, tensor in network.state_dict().items()}
     shared = [key for key in weights.tensors if key in own and not key.startswith(("decoder.", "segmentation_head."))]

@@ -498,12 +498,12 @@ def test_imported_retina_is_found_by_default_and_started_from(reconstruction: Pa
     assert found.path == weights_path("retina", "cem500k", "full", tmp_path)
     assert found.card.norms == NORMS
     published = torch.load(reconstruction, weights_only=True)
-    network = blank(lambda: Retina().network(3, "full"))
+    network = blank(lambda: Retina().at("full").network(3))
     Retina().start(network, found)
     own = network.state_dict()
     assert all(torch.equal(own[key], published[f"module.{key}"]) for key in own if key.startswith("transformer."))
     assert not network.get_parameter("transformer.encoder.layer.11.ffn.fc1.weight").requires_grad
-    partly = blank(lambda: Retina().network(3, "full"))
+    partly = blank(lambda: Retina().at("full").network(3))
     RetinaTransformerOnly().start(partly, found)
     changed = {key for key, tensor in partly.state_dict().items() if tensor.any()}
     assert changed == {key for key in own if key.startswith("transformer.encoder.")}
@@ -557,7 +557,7 @@ def test_imported_weights_of_another_size_are_refused_in_one_line_by_the_model(t
     state = {key: torch.zeros(()).expand(value.shape) for key, value in reconstruction_768().items()}
     torch.save(state, tmp_path / "large.pt")
     with pytest.raises(BadInput) as caught:
-        transunet.check_size("large.pt", state, empty(lambda: Retina().network(1, "tiny")))
+        transunet.check_size("large.pt", state, empty(lambda: Retina().at("tiny").network(1)))
     assert caught.value.lines == [
         "large.pt: hidden size 768, but the network's is 48; use weights and network of one size"
     ]

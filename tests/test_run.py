@@ -149,7 +149,7 @@ import torch
 from embench.models.base import SegmentationModel, TorchModel
 
 class Diverging(TorchModel):
-    def network(self, outputs, scale):
+    def network(self, outputs):
         class Net(torch.nn.Conv2d):
             calls = 0
             def forward(self, image):

@@ -205,7 +205,7 @@ def test_rate_rises_for_a_twentieth_of_the_steps_and_falls_along_a_cosine_to_0()
 )
 def test_all_that_is_written_is_the_named_part_of_transunet(method: Any, beginning: str) -> None:
     module = method.module(method.settings("tiny"), 16)
-    network = method.model.network(1, "tiny").state_dict()
+    network = method.model.at("tiny").network(1).state_dict()
     assert set(method.weights(module)) == {name for name in network if name.startswith(beginning)}
     assert all(parameter.requires_grad for parameter in module.parameters())
     assert isinstance(module, Contrast | MaskedAutoencoder)

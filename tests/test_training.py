@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from embench.core.errors import BadInput, Diverged
-from embench.training.losses import segmentation_loss
+from embench.training.losses import loss_of
 from embench.training.optim import optimiser, polynomial, resume_optimiser
 from embench.training.recipe import RECIPES, RETINA, UNET, Recipe, find_recipe
+from embench.training.registries import LOSSES
 from embench.training.state import load_state, save_state
 
 SCHEDULES = json.loads((Path(__file__).parent / "data/golden/schedules.json").read_text())
@@ -86,7 +87,7 @@ def test_recipes_hold_the_published_figures() -> None:
         find_recipe("retinna")
 
 
-@pytest.mark.parametrize("kind", ["cross-entropy", "cross-entropy+dice"])
+@pytest.mark.parametrize("kind", LOSSES.names())
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_perfect_prediction_has_a_lower_loss_than_any_other(kind: str, channels: int) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -96,7 +97,8 @@ def test_a_perfect_prediction_has_a_lower_loss_than_any_other(kind: str, channel
     else:
         perfect = nn.functional.one_hot(target, channels).movedim(-1, 1) * 40.0
     random = torch.randn(2, channels, 8, 8, generator=generator)
-    assert segmentation_loss(kind, perfect.float(), target) < 1e-3 < segmentation_loss(kind, random, target)
+    loss = loss_of(kind)
+    assert loss(perfect.float(), target) < 1e-3 < loss(random, target)
 
 
 def test_an_unreadable_training_state_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from baselines.transunet_network import (
     attend,
 )
 from embench.core.errors import BadInput
-from embench.training.losses import segmentation_loss
+from embench.training.losses import cross_entropy_and_dice
 from embench.training.precision import deployed
 
 NETWORKS: dict[str, Callable[..., TransUNet]] = {
@@ -78,7 +78,7 @@ def loss_of(name: str, network: TransUNet, image: Tensor) -> Tensor:
         return F.mse_loss(output, golden.image(salt=3))
     classes = output.shape[1]
     weights = golden.CLASS_WEIGHTS if classes > 1 else None
-    return segmentation_loss("cross-entropy+dice", output, golden.target(classes), weights)
+    return cross_entropy_and_dice(output, golden.target(classes), weights)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

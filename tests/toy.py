@@ -75,7 +75,7 @@ def pretrained_tensors(model: TorchModel) -> dict[str, torch.Tensor]:
     """Return what the pre-training of ``model`` writes; of one that is only published, what is transferred."""
     assert model.pretraining is not None
     if model.pretraining not in pretraining_names():
-        own = model.network(1, "tiny").state_dict()
+        own = model.at("tiny").network(1).state_dict()
         return {key: tensor for key, tensor in own.items() if key.startswith(model.transferred)}
     method = find_pretraining(model.pretraining)(model.base())
     return method.weights(method.module(method.settings("tiny", batch_size=4, epochs=1), 8))
@@ -117,6 +117,7 @@ def comparable(result: schema.TrialResult) -> str:
         update={
             "seconds_training": 0,
             "seconds_prediction": 0,
+            "seconds_waiting": 0,
             "peak_memory_bytes": 0,
             "environment": {**result.environment, "commit": ""},
             "snapshots": tuple(snapshot.model_copy(update={"seconds": 0}) for snapshot in result.snapshots),

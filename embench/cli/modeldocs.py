@@ -69,7 +69,7 @@ def _row(model: SegmentationModel) -> tuple[str, ...]:
         f"`{start_command(model, model.name, 'DATA', 'full')}`" if model.pretraining else "random",
         _names(model.transferred),
         _names(model.frozen),
-        model.recipe,
+        model.recipe_name,
         f"{sum(sizes.values()):,}",
         f"{sum(sizes.values()) - frozen:,}",
         source,
@@ -89,7 +89,7 @@ def _random(model: type[TorchModel]) -> type[TorchModel]:
 
 @cache
 def _sizes(model: type[TorchModel]) -> dict[str, int]:
-    return {name: parameter.numel() for name, parameter in model().network(1, "full").named_parameters()}
+    return {name: parameter.numel() for name, parameter in model().at("full").network(1).named_parameters()}
 
 
 def _method_row(name: str) -> tuple[str, ...]:

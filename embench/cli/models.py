@@ -8,7 +8,8 @@ from embench.core.console import print_table
 from embench.models.base import GROUPS
 from embench.models.registry import find_model, model_names
 from embench.pretraining.registry import find_pretraining, pretraining_names
-from embench.training.recipe import RECIPES, WholeImage
+from embench.training.recipe import OPEN, WholeImage, find_recipe, recipe_names
+from embench.training.registries import name_of
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +30,7 @@ def list_models() -> None:
             group,
             model.name,
             model.title,
-            getattr(model, "recipe", "–"),
+            getattr(model, "recipe_name", "–"),
             getattr(model, "pretraining", None) or "none",
         )
         for group in GROUPS
@@ -50,16 +51,23 @@ def list_methods() -> None:
 
 
 def list_recipes() -> None:
-    """Print every recipe."""
+    """Print every recipe, and what a recipe can name."""
+    recipes = [find_recipe(name) for name in recipe_names()]
     rows = [
         (
             recipe.name,
-            recipe.loss,
-            f"{recipe.optimiser} {recipe.learning_rate:g}",
-            recipe.schedule,
+            name_of(recipe.loss),
+            f"{name_of(recipe.optimiser)} {recipe.learning_rate:g}",
+            name_of(recipe.schedule),
             str(recipe.crop or "task's"),
-            "whole image" if isinstance(recipe.inference, WholeImage) else f"window {recipe.inference.window}",
+            "whole image" if isinstance(recipe.inference, WholeImage) else "sliding window",
         )
-        for recipe in RECIPES.values()
+        for recipe in recipes
     ]
     print_table(("recipe", "loss", "optimiser", "schedule", "crop", "inference"), rows)
+    print()
+    named = {field: registry.names() for field, registry in OPEN.items() if registry}
+    fields = [(field, ", ".join(names)) for field, names in named.items()]
+    print_table(("field", "names"), [*fields, ("optimiser", "any of torch.optim, as AdamW")])
+
+

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from embench.models.checkpoints import Weights
+    from embench.training.recipe import Recipe
     from embench.training.sampler import TrainingSections
 
 
@@ -86,8 +88,8 @@ class TorchModel(SegmentationModel):
 
     Attributes
     ----------
-    recipe : str
-        Name of the recipe it is published with (``unet`` or ``retina``).
+    recipe : str or Recipe
+        The recipe it is trained under unless another is asked for: a name, or one of its own.
     pretraining : str or None
         Name of the pre-training its start comes from (``embench pretrain NAME``); ``None``: random.
     pretraining_data : str or None
@@ -105,9 +107,12 @@ class TorchModel(SegmentationModel):
         Beginnings of the names that only the pre-training's network has.
     multiple : int
         What must divide the sides of an image given to the network.
+    scale : {"full", "tiny"}
+        Width of the network that is asked for (:meth:`at`): reduced tasks ask for ``tiny``. A model that knows one
+        width alone need not look at it.
     """
 
-    recipe: ClassVar[str] = "unet"
+    recipe: ClassVar[str | Recipe] = "unet"
     pretraining: ClassVar[str | None] = None
     pretraining_data: ClassVar[str | None] = None
     base: ClassVar[type[TorchModel]]
@@ -116,22 +121,34 @@ class TorchModel(SegmentationModel):
     encoder_parts: ClassVar[tuple[str, ...]] = ()
     left_out: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int] = 32
+    scale: Scale = "full"
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "base" not in cls.__dict__ and (cls.pretraining is None or "network" in cls.__dict__):
             cls.base = cls
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    @property
+    def recipe_name(self) -> str:
+        """Name of its own recipe."""
+        return self.recipe if isinstance(self.recipe, str) else self.recipe.name
+
+    def at(self, scale: Scale) -> Self:
+        """Return the model at a width, for what its networks are built of from then on."""
+        model = copy(self)
+        model.scale = scale
+        return model
+
+    def network(self, outputs: int) -> nn.Module:
         """Return a freshly initialised network from (B, 1, Y, X) to logits (B, ``outputs``, Y, X)."""
         raise NotImplementedError(f"{type(self).__name__} builds no network")
 
-    def reconstruction(self, scale: Scale) -> nn.Module:
+    def reconstruction(self) -> nn.Module:
         """Return a freshly initialised network from images to images (B, 1, Y, X), for reconstruction pre-training.
 
         Its tensors carry the names of those of :meth:`network`. By default it is that network with one output.
         """
-        return self.network(1, scale)
+        return self.network(1)
 
     def prepared(self, task: Task, scale: Scale, weights: Weights | None) -> nn.Module:
         """Return the network as training on ``task`` begins: started from ``weights``, and frozen where it says so."""
@@ -145,7 +162,7 @@ class TorchModel(SegmentationModel):
 
     def network_for(self, task: Task, scale: Scale) -> nn.Module:
         """Return a freshly initialised network for ``task``; by default all that it depends on are its outputs."""
-        return self.network(task.outputs, scale)
+        return self.at(scale).network(task.outputs)
 
     def adapt(self, network: nn.Module) -> None:
         """Change what is trained of a started network; by default nothing (see :mod:`embench.models.tuning`)."""

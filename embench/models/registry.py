@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from embench.core.errors import BadInput
 from embench.core.names import check_name, unknown
-from embench.core.plugins import registered_under
+from embench.core.plugins import from_file, registered_under
 from embench.models.base import GROUPS, SegmentationModel
 
 GROUP = "embench.models"
@@ -47,7 +45,7 @@ def _class_of(spec: str) -> object:
 
         return tuned(_checked(_class_of(named), named), tuning)
     if ".py:" in spec:
-        return _from_file(spec)
+        return from_file(spec, "a model")
     family, colon, words = spec.partition(":")
     families = registered_under(FAMILIES)
     if colon and family in families:
@@ -84,27 +82,6 @@ def chosen_models(specs: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             named[spec] = None
     return list(named), [name for name in grouped if name not in named]
-
-
-def _from_file(spec: str) -> object:
-    file, _, class_name = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file; a model is given as path/to/file.py:Class")
-    module_spec = importlib.util.spec_from_file_location(f"embench_user_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, class_name):
-        classes = [
-            name
-            for name, value in vars(module).items()
-            if isinstance(value, type) and value.__module__ == module.__name__
-        ]
-        raise unknown(f"class in {path}", class_name, classes or ["(the file defines no class)"])
-    return getattr(module, class_name)
 
 
 def _checked(adapter: object, spec: str) -> type[SegmentationModel]:

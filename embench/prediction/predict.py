@@ -578,7 +578,7 @@ def _network(network: Trained, inference: Inference, options: Options, device: A
     adapter = find_model(options.model if card.model_source and options.model else card.model)
     if not isinstance(adapter, TorchModel):
         raise BadInput(f"{adapter.name}: no torch network; {network.path.name} cannot be its weights")
-    module = place(network.load_into(adapter.network(task.outputs, card.scale)), device)
+    module = place(network.load_into(adapter.at(card.scale).network(task.outputs)), device)
     fixed = deployed(module)
     fixed = flipped(fixed) if options.flips else fixed
     fixed.eval()

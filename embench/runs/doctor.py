@@ -271,7 +271,7 @@ def _state_bytes(adapter: TorchModel, scale: Scale) -> int:
     import torch
 
     with torch.device("meta"):  # shapes alone: nothing is allocated
-        network = adapter.network(1, scale)
+        network = adapter.at(scale).network(1)
     return STATE_BYTES * sum(parameter.numel() for parameter in network.parameters())
 
 

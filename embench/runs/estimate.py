@@ -32,7 +32,7 @@ from embench.data.store import Prepared, Volume
 from embench.data.task import Task
 from embench.models.base import TorchModel
 from embench.models.registry import find_model
-from embench.runs.request import Choice
+from embench.runs.request import Choice, revived
 from embench.training.recipe import Inference, Recipe, SlidingWindow
 
 WARM_UP, SECONDS, MOST_STEPS = 2, 6.0, 20
@@ -130,7 +130,10 @@ def forecast(choices: Sequence[Choice], data: Path, device: str, threads: int, s
             raise BadInput(f"{choice.adapter.name}: no torch network, so its time cannot be measured in parts; run it")
     distinct = {_kind(choice): choice for choice in choices}
     measure = partial(_measure, data=data, device=device, threads=threads)
-    parts = [(choice.spec, choice.task, choice.recipe) for choice in distinct.values()]
+    parts = [
+        (choice.spec, choice.task, choice.recipe, choice.recipe_from, choice.recipe_changes)
+        for choice in distinct.values()
+    ]
     paces: dict[tuple[Any, ...], Pace] = {}
     with showing("measured", len(parts)) as progress:
         for kind, pace in zip(distinct, parallel.spawned(measure, parts, at_once), strict=True):
@@ -210,7 +213,9 @@ def _line(choice: Choice, pace: Pace, shapes: Sequence[Shape] | None, seeds: int
     )
 
 
-def _measure(part: tuple[str, Task, Recipe], *, data: Path, device: str, threads: int) -> Pace:
+def _measure(
+    part: tuple[str, Task, Recipe, str | None, tuple[str, ...]], *, data: Path, device: str, threads: int
+) -> Pace:
     """Measure one kind of trial in this process."""
     import torch
 
@@ -221,11 +226,12 @@ def _measure(part: tuple[str, Task, Recipe], *, data: Path, device: str, threads
     from embench.training.sampler import TrainingSections
     from embench.training.trainer import Training
 
-    spec, task, recipe = part
+    spec, task, recipe, recipe_from, changes = part
     torch.set_num_threads(threads)
     where = torch.device(device)
     adapter = find_model(spec)
     assert isinstance(adapter, TorchModel)
+    recipe = revived(recipe, adapter, recipe_from, changes)
     with deterministic(where, False), freed_memory_kept(where), _sample(task, data) as sample:
         started = time.perf_counter()
         torch.manual_seed(0)
@@ -259,7 +265,7 @@ def _measure(part: tuple[str, Task, Recipe], *, data: Path, device: str, threads
 
 def _as_trained(adapter: TorchModel, task: Task, recipe: Recipe) -> Any:
     """Return the network, what a pre-trained model freezes frozen; the values of its weights take no time."""
-    network = adapter.network(task.outputs, recipe.scale)
+    network = adapter.at(recipe.scale).network(task.outputs)
     if adapter.pretraining:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(not name.startswith(adapter.frozen))

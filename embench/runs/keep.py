@@ -96,9 +96,9 @@ def weights_bytes(model: str, outputs: int, scale: Scale) -> int:
     state = torch.random.get_rng_state()
     try:
         with torch.device("meta"):
-            network = adapter.network(outputs, scale)
+            network = adapter.at(scale).network(outputs)
     except Exception:  # an initialisation that looks at values, of which there are none yet
-        network = adapter.network(outputs, scale)
+        network = adapter.at(scale).network(outputs)
     finally:
         torch.random.set_rng_state(state)
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

@@ -7,7 +7,7 @@ given twice is one plan. ``embench status`` and ``embench retry`` start from the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ class TrialSpec:
     task : str
     seed : int
     recipe : Recipe
-        Filled in for the task.
+        Filled in for the task, and plain (:meth:`Recipe.plain`).
     pairing : str
         ``default`` when the recipe is the one the model is published with, else the recipe's name.
     track : {"published", "open"}
@@ -58,6 +58,12 @@ class TrialSpec:
         Write the final weights beside the data (:mod:`embench.models.trained`).
     deterministic : bool
         On a GPU too (:mod:`embench.core.runtime`).
+    workers : int
+        Threads that make batches ahead of the steps; a result does not depend on them.
+    recipe_from : str or None
+        What named the recipe; ``None``: it is the model's own. Callables in it are found there again.
+    recipe_changes : tuple of str
+        What was changed of it, as ``field=value``.
     """
 
     model: str
@@ -77,6 +83,9 @@ class TrialSpec:
     save_every: float = 60.0
     deterministic: bool = False
     keep_weights: bool = True
+    workers: int = 0
+    recipe_from: str | None = None
+    recipe_changes: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -110,10 +119,23 @@ class TrialSpec:
         return replace(
             self,
             model=absolute(self.model),
+            recipe_from=self.recipe_from and absolute_recipe(self.recipe_from),
+            recipe_changes=tuple(
+                f"{name}={absolute_recipe(value)}"
+                for name, _, value in (each.partition("=") for each in self.recipe_changes)
+            ),
             data=self.data.absolute(),
             results_folder=self.results_folder.absolute(),
             weights=self.weights.absolute() if self.weights else None,
         )
+
+
+def absolute_recipe(name: str) -> str:
+    """Return ``FILE.py:NAME`` or ``FILE.toml`` with the file's absolute path, any other name as it is."""
+    if name.endswith(".toml"):
+        return str(Path(name).absolute())
+    file, colon, attribute = name.rpartition(".py:")
+    return f"{Path(file).absolute()}.py:{attribute}" if colon else name
 
 
 def is_done(spec: TrialSpec) -> bool:
@@ -205,7 +227,7 @@ class TrialKey:
     def variant(self) -> str:
         """Digest of everything but the seed."""
         facts = {
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.facts(),
             "fingerprint": self.fingerprint.model_dump(mode="json"),
             "weights": self.weights_hash,
             "transfer": self.transfer,

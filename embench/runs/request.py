@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ from embench.models.registry import chosen_models, find_model
 from embench.pretraining.initial_checkpoint import check_wanted, find_start, only_imported, start_command, start_path
 from embench.runs.plan import TrialKey, TrialSpec
 from embench.scoring.schema import fingerprint
-from embench.training.recipe import Recipe, find_recipe
+from embench.training.recipe import OPEN, Recipe, SlidingWindow, checked, find_recipe, with_changes
+from embench.training.registries import Own
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Request:
     iterations: int | None = None
     snapshots: int = 5
     recipe: str | None = None
+    recipe_changes: Sequence[str] = ()
     crop: int | None = None
     batch_size: int | None = None
     overlap: float | None = None
@@ -63,12 +65,15 @@ class Choice:
     adapter : SegmentationModel
     task : Task
     recipe : Recipe
-        Filled in for the task, with what was asked for in its place.
+        Filled in for the task, with what was asked for in its place, and plain (:meth:`Recipe.plain`).
     pairing : str
         ``default`` when the recipe is the one the model is published with, else the recipe's name.
     track : {"published", "open"}
     iterations : int
     snapshots : tuple of int
+    recipe_from : str or None
+        What named the recipe; ``None``: it is the model's own.
+    recipe_changes : tuple of str
     """
 
     spec: str
@@ -79,6 +84,8 @@ class Choice:
     track: Literal["published", "open"]
     iterations: int
     snapshots: tuple[int, ...]
+    recipe_from: str | None = None
+    recipe_changes: tuple[str, ...] = ()
 
 
 def choices(request: Request, data: Path) -> list[Choice]:
@@ -96,14 +103,17 @@ def choices(request: Request, data: Path) -> list[Choice]:
     for task in chosen_tasks:
         for spec, adapter in adapters:
             own, pair = pairing(adapter, request.recipe)
-            published = own.for_task(task)
-            recipe = overridden(published, request)
+            published = own.for_task(task).plain()
+            recipe = overridden(own.for_task(task), request).plain()
             iterations = request.iterations or task.iterations
             same = pair == "default" and recipe == published and iterations == task.iterations
             same = same and not isinstance(adapter, ExternalTool)  # whose budget is what it says itself
             snapshots = snapshot_iterations(iterations, request.snapshots)
             track: Literal["published", "open"] = "published" if same else "open"
-            found.append(Choice(spec, adapter, task, recipe, pair, track, iterations, snapshots))
+            changes = tuple(request.recipe_changes)
+            found.append(
+                Choice(spec, adapter, task, recipe, pair, track, iterations, snapshots, request.recipe, changes)
+            )
     return found
 
 
@@ -176,6 +186,8 @@ def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
                     save_every=request.save_every,
                     deterministic=request.deterministic,
                     keep_weights=request.keep_weights,
+                    recipe_from=choice.recipe_from,
+                    recipe_changes=choice.recipe_changes,
                 )
             )
     return sorted(found, key=lambda trial: trial.seed)
@@ -218,11 +230,8 @@ def prepared_published(data: Path) -> list[Task]:
 
 
 def overridden(recipe: Recipe, request: Request) -> Recipe:
-    """Return the recipe with the crop, batch size, overlap and precision that were asked for."""
-    from dataclasses import replace
-
-    from embench.training.recipe import SlidingWindow
-
+    """Return the recipe with the fields, crop, batch size, overlap and precision that were asked for."""
+    recipe = with_changes(recipe, request.recipe_changes)
     recipe = recipe.resized(crop=request.crop, batch_size=request.batch_size)
     if request.overlap is not None and isinstance(recipe.inference, SlidingWindow):
         inference = replace(recipe.inference, overlap_2d=request.overlap, overlap_3d=request.overlap)
@@ -302,17 +311,31 @@ def _check_numbers(request: Request) -> None:
 
 
 def pairing(adapter: SegmentationModel, recipe_name: str | None) -> tuple[Recipe, str]:
-    """Return the recipe to train ``adapter`` under and whether it is the model's own.
+    """Return the recipe to train ``adapter`` under, and ``default`` where it is the model's own, else its name.
 
     Parameters
     ----------
     adapter : SegmentationModel
     recipe_name : str or None
-        As asked for; ``None``: the model's own.
+        As asked for (:func:`find_recipe`); ``None``: the model's own.
     """
     own = adapter.recipe if isinstance(adapter, TorchModel) else "retina"
     if recipe_name is None or recipe_name == own:
-        return find_recipe(own), "default"
+        return (checked(own, adapter.name) if not isinstance(own, str) else find_recipe(own)), "default"
     if not isinstance(adapter, TorchModel):
         raise BadInput(f"{adapter.name}: no torch network, so no recipe applies; leave out --recipe")
-    return find_recipe(recipe_name), recipe_name
+    recipe = find_recipe(recipe_name)
+    return recipe, "default" if recipe == own else recipe.name
+
+
+def revived(recipe: Recipe, adapter: SegmentationModel, recipe_from: str | None, changes: Sequence[str]) -> Recipe:
+    """Return a plain recipe with its callables, found again where it came from.
+
+    Raises
+    ------
+    BadInput
+        One of them is another now than when the run was planned.
+    """
+    if not any(isinstance(getattr(recipe, name), Own) for name in OPEN):
+        return recipe
+    return recipe.revived(with_changes(pairing(adapter, recipe_from)[0], changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from embench.core.console import duration
 from embench.core.errors import BadInput, TryAgain
 from embench.models.registry import absolute, code_of
 from embench.runs import plan, worker
-from embench.runs.plan import TrialSpec
+from embench.runs.plan import TrialSpec, absolute_recipe
 from embench.scoring import results
 
 log = logging.getLogger(__name__)
@@ -135,20 +136,23 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
     ----------
     found : sequence of Standing
     models : sequence of str
-        The models whose files may be run, as ``file.py:Class`` or ``external:FILE.toml``: a plan alone has no code run.
+        The models whose files may be run, as ``file.py:Class`` or ``external:FILE.toml``, and recipes, as
+        ``file.py:NAME`` or ``FILE.toml``: a plan alone has no code run.
     diverged : bool
         The diverged ones too; see :func:`set_aside`.
 
     Raises
     ------
     BadInput
-        For a model file that was not named.
+        For a file that was not named.
     """
     again = [
         each.trial for each in found if each.stopped or (each.state == "failed" and (diverged or not each.diverged))
     ]
     named = {absolute(model) for model in models}
     unnamed = {trial.model for trial in again if code_of(trial.model) and absolute(trial.model) not in named}
+    recipes = {absolute_recipe(model) for model in models}
+    unnamed |= {code for trial in again for code in _recipe_code(trial) if absolute_recipe(code) not in recipes}
     if unnamed:
         raise BadInput(
             f"{model}: code that the plan names; to run it give --model {model}" for model in sorted(unnamed)
@@ -169,3 +173,9 @@ def set_aside(trial: TrialSpec) -> Path | None:
                 confined.rename(trial.path, target, folder)
                 return target
         raise AssertionError
+
+
+def _recipe_code(trial: TrialSpec) -> list[str]:
+    """Return the files that a trial's recipe imports; a TOML file may name others."""
+    names = (trial.recipe_from or "", *(change.partition("=")[2] for change in trial.recipe_changes))
+    return [name for name in names if re.search(r"\.py:|\.toml$", name)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,11 +28,13 @@ from embench.models.registry import find_model
 from embench.runs.external import run_tool, work_folder
 from embench.runs.keep import keep
 from embench.runs.plan import Report, TrialSpec, is_done
+from embench.runs.request import revived
 from embench.scoring import results, schema
 from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
 from embench.training.inference import Predict, predictor
+from embench.training.loop import Loop
 from embench.training.precision import place
 from embench.training.sampler import TrainingSections
 from embench.training.state import load_state, save_state
@@ -110,16 +111,17 @@ def _torch_attempt(
 ) -> TrialResult:
     assert isinstance(adapter, TorchModel)
     task = prepared.task
+    recipe = revived(spec.recipe, adapter, spec.recipe_from, spec.recipe_changes)
     torch.manual_seed(np.random.SeedSequence(spec.entropy).generate_state(1, np.uint64)[0].item() >> 1)
     weights = load_weights(spec.weights) if spec.weights else None
-    network = place(adapter.prepared(task, spec.recipe.scale, weights), device)
+    network = place(adapter.prepared(task, recipe.scale, weights), device)
     norms = adapter.norms(prepared.norms, weights)
     sections = TrainingSections(prepared)
     training = Training(
         network,
         sections,
         task,
-        spec.recipe,
+        recipe,
         norms=norms,
         iterations=spec.iterations,
         entropy=spec.entropy,
@@ -128,7 +130,7 @@ def _torch_attempt(
 
     def present() -> Predict:
         """What the present weights predict."""
-        infer = predictor(network, task, spec.recipe, norms, device)
+        infer = predictor(training.best, task, recipe, norms, device)
 
         def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
             stop.check()
@@ -140,34 +142,44 @@ def _torch_attempt(
         return predict
 
     scores: list[SnapshotScore] = []
-    seconds = {"training": 0.0, "prediction": 0.0}
+    seconds = {"training": 0.0, "waiting": 0.0, "prediction": 0.0}
     snapshots = spec.snapshots
     if state := load_state(spec.state_path, spec.results_folder):
         snapshots = _begun(spec, state)
         training.resume(state["training"])
         scores = [SnapshotScore.model_validate_json(text) for text in state["scores"]]
-        seconds = state["seconds"]
+        seconds |= state["seconds"]
 
     def save() -> None:
+        seconds.update(training=loop.seconds, waiting=loop.waited)
         texts = [score.model_dump_json() for score in scores]
         state = {"training": training.state(), "scores": texts, "seconds": seconds, "trial": _identity(spec)}
         save_state(state | {"snapshots": list(snapshots)}, spec.state_path, spec.results_folder)
 
+    def tell(losses: Sequence[float]) -> None:
+        training.tell(losses)
+        if losses:
+            report("training", training.iteration, losses[-1])
+
+    loop = Loop(
+        training.take,
+        training.batch,
+        iteration=training.iteration,
+        iterations=spec.iterations,
+        tell=tell,
+        save=save,
+        stop=stop,
+        device=device,
+        workers=spec.workers,
+        save_every=spec.save_every,
+        before=(seconds["training"], seconds["waiting"]),
+    )
     message = ""
     sections_kept: tuple[str, ...] = ()
     try:
-        saved = time.monotonic()
         for end in snapshots[len(scores) :]:
-            while training.iteration < end:
-                started = time.perf_counter()
-                loss = training.step()
-                seconds["training"] += time.perf_counter() - started
-                report("training", training.iteration, loss)
-                if stop.asked or time.monotonic() - saved > spec.save_every:
-                    save()
-                    saved = time.monotonic()
-                    stop.check()
-            save()  # scoring may take long
+            loop.run(end)
+            loop.save()  # scoring may take long
             report("scoring", training.iteration, float("nan"))
             is_final = end == spec.iterations
             started = time.perf_counter()
@@ -177,11 +189,12 @@ def _torch_attempt(
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
             if not is_final:
-                save()
-                saved = time.monotonic()
+                loop.save()
         status: Literal["done", "diverged"] = "done"
     except Diverged as error:
         status, message = "diverged", str(error)
+    finally:
+        loop.close()
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     card = ModelCard(
         name=spec.key.model,
@@ -204,15 +217,16 @@ def _torch_attempt(
         iterations_done=training.iteration,
         snapshots=tuple(scores),
         loss_curve=_thinned(training.curve),
-        seconds_training=seconds["training"],
+        seconds_training=loop.seconds,
         seconds_prediction=seconds["prediction"],
+        seconds_waiting=loop.waited,
         weights=_weights_facts(weights),
         leakage=duplicates.of_trial(prepared, weights.card.data, weights.card.data_hash, spec.data)
         if weights
         else duplicates.of_trial(prepared),
         sections=sections_kept,
     )
-    return keep(spec, task, network, norms, result) if spec.keep_weights and status == "done" else result
+    return keep(spec, task, training.best, norms, result) if spec.keep_weights and status == "done" else result
 
 
 def _identity(spec: TrialSpec) -> str:
@@ -344,7 +358,7 @@ def _result(spec: TrialSpec, task: Task, card: ModelCard, **found: Any) -> Trial
         model=card,
         task=task.name,
         seed=spec.seed,
-        recipe=asdict(spec.recipe),
+        recipe=spec.recipe.facts(),
         pairing=spec.pairing,
         track=spec.track,
         synthetic=task.synthetic,

@@ -156,6 +156,7 @@ class TrialResult(_Record):
     """One trial: a model on a task under a seed.
 
     ``track`` is ``published`` when model, recipe and budget are the published pairing, ``open`` otherwise.
+    ``seconds_waiting`` is the part of ``seconds_training`` in which steps waited for their batch (``None``: not noted).
     ``status`` is ``done``, ``diverged`` (non-finite loss; the snapshots before it are kept) or ``submitted``
     (predictions made elsewhere). ``loss_curve`` holds (iteration, loss, learning rate). ``leakage`` counts images that
     are in two of training, test and pre-training data (:func:`embench.data.duplicates.of_trial`). ``trained`` is the
@@ -179,6 +180,7 @@ class TrialResult(_Record):
     loss_curve: Annotated[tuple[tuple[Count, Finite, Finite], ...], Field(max_length=MOST_LOSSES)] = ()
     seconds_training: Seconds = 0
     seconds_prediction: Seconds = 0
+    seconds_waiting: Seconds | None = None
     peak_memory_bytes: Count = 0
     environment: Facts = {}
     weights: Facts | None = None

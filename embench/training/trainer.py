@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from embench.core.errors import Diverged
 from embench.data.task import Task
-from embench.training.augment import TrainingAugmentation
-from embench.training.losses import segmentation_loss
+from embench.training.augmentations import augmentation_of
+from embench.training.losses import loss_of
 from embench.training.optim import optimiser, resume_optimiser
 from embench.training.precision import autocast
 from embench.training.recipe import Recipe
-from embench.training.sampler import TrainingSections
+from embench.training.sampler import TrainingSections, positions_of
+
+Batch = tuple[Tensor, Tensor]
+"""Images and labels (B, Y, X), uint8, pinned beside a GPU."""
 
 
 class Training:
-    """A network on its way through a budget of iterations (protocol 4.1, 4.2).
+    """A network on its way through a budget of iterations (protocol 4.1, 4.2): what :class:`Loop` makes steps of.
 
     Parameters
     ----------
@@ -37,6 +42,11 @@ class Training:
         Of the trial; every random draw of the data follows from it. Dropout uses torch's global generator,
         which the trial seeds and :meth:`state` keeps.
     device : torch.device
+
+    Attributes
+    ----------
+    curve : list of (int, float, float)
+        Iteration (from 1), loss and learning rate of every step whose loss has been read.
     """
 
     def __init__(
@@ -51,38 +61,57 @@ class Training:
         entropy: list[int],
         device: torch.device,
     ) -> None:
-        assert recipe.crop is not None
-        assert recipe.batch_size is not None
-        self.network, self.sections, self.task, self.recipe = network, sections, task, recipe
-        self.norms, self.entropy, self.device = norms, entropy, device
-        self.batch_size = recipe.batch_size
-        self.augment = TrainingAugmentation(
-            recipe.crop, crop_nonempty=task.crop_nonempty, noise_and_blur=task.noise_and_blur
-        )
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimiser, self.schedule = optimiser(recipe, trained, iterations)
-        self.iteration = 0
+        self.network, self.recipe, self.norms, self.device = network, recipe, norms, device
+        self.batch = batches(sections, task, recipe, entropy, device)
+        self.loss = loss_of(recipe.loss, task.class_weights)
+        self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser, self.schedule = optimiser(recipe, self.trained, iterations)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         self.curve: list[tuple[int, float, float]] = []
+        self._rates: list[float] = []
 
-    def step(self) -> float:
-        """Take one optimiser step and return its loss; raises :class:`Diverged` when that is not finite."""
-        images, labels = self.sections.batch(self.iteration, self.batch_size, self.entropy, self.augment)
-        batch = normalised(torch.from_numpy(images), self.norms, self.device)
-        target = torch.from_numpy(labels).to(self.device).long()
+    @property
+    def iteration(self) -> int:
+        """Steps taken whose loss has been read."""
+        return len(self.curve)
+
+    @property
+    def best(self) -> nn.Module:
+        """The network that predicts: the moving average where the recipe has one."""
+        return self.network if self.average is None else self.average.module
+
+    def take(self, batch: Batch) -> Tensor:
+        """Take the optimiser's step of a batch and return its loss, which nothing has read."""
+        images, labels = batch
+        target = labels.to(self.device, non_blocking=True).long()
         self.network.train()
         with autocast(self.recipe.precision, self.device):
-            logits = self.network(batch)
-        loss = segmentation_loss(self.recipe.loss, logits.float(), target, self.task.class_weights)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(self.iteration + 1)
+            logits = self.network(normalised(images, self.norms, self.device))
+        loss = self.loss(logits.float(), target)
         loss.backward()
+        if self.recipe.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.recipe.clip_gradient)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.curve.append((self.iteration + 1, value, float(self.schedule.get_last_lr()[0])))
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self._rates.append(float(self.schedule.get_last_lr()[0]))
         self.schedule.step()
-        self.iteration += 1
-        return value
+        return loss.detach()
+
+    def step(self) -> float:
+        """Take the next step with its loss read: what a loop does, one step at a time."""
+        loss = float(self.take(self.batch(self.iteration)))
+        self.tell([loss])
+        return loss
+
+    def tell(self, losses: Sequence[float]) -> None:
+        """Note the losses of the steps taken since the last time."""
+        first = len(self.curve) + 1
+        self.curve += [
+            (first + number, loss, rate) for number, (loss, rate) in enumerate(zip(losses, self._rates, strict=False))
+        ]
+        self._rates.clear()
 
     def state(self) -> dict[str, Any]:
         """Return everything that :meth:`resume` needs to go on to the same bytes."""
@@ -90,10 +119,11 @@ class Training:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "iteration": self.iteration,
             "curve": self.curve,
             "torch_rng": torch.get_rng_state(),
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
         return state
@@ -103,14 +133,35 @@ class Training:
         self.network.load_state_dict(state["network"])
         resume_optimiser(self.optimiser, state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
-        self.iteration = state["iteration"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.curve = [tuple(point) for point in state["curve"]]
         torch.set_rng_state(state["torch_rng"])
         if "cuda_rng" in state:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
+def batches(
+    sections: TrainingSections, task: Task, recipe: Recipe, entropy: list[int], device: torch.device
+) -> Callable[[int], Batch]:
+    """Return what makes the batch of an iteration (from 0): a pure function, which several threads may call at once."""
+    assert recipe.batch_size is not None
+    size, augment, epoch = recipe.batch_size, augmentation_of(recipe, task), positions_of(recipe.sampler, sections)
+
+    def batch(iteration: int) -> Batch:
+        images, labels = sections.batch(iteration, size, entropy, augment, epoch)
+        return on_host(images, device), on_host(labels, device)
+
+    return batch
+
+
+def on_host(array: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return an array as a tensor that is copied to ``device`` without blocking: pinned beside a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 def normalised(images_BYX: Tensor, norms: tuple[float, float], device: torch.device) -> Tensor:
     """Return uint8 images as (B, 1, Y, X) float32 on ``device``: (grey / 255 - mean) / deviation."""
     mean, deviation = norms
-    return images_BYX.to(device).unsqueeze(1).float().div_(255).sub_(mean).div_(deviation)
+    return images_BYX.to(device, non_blocking=True).unsqueeze(1).float().div_(255).sub_(mean).div_(deviation)

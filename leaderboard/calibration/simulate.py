@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def result(model: str, task: Task, seed: int, snapshots: Sequence[SnapshotScore]
         "model": ModelCard(name=model),
         "task": task.name,
         "seed": seed,
-        "recipe": asdict(find_recipe("unet").for_task(task)),
+        "recipe": find_recipe("unet").for_task(task).facts(),
         "pairing": "default",
         "track": "published",
         "synthetic": task.synthetic,

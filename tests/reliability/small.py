@@ -2,14 +2,13 @@
 
 from torch import nn
 
-from embench.data.task import Scale
 from embench.models.base import TorchModel
 
 
 class Small(TorchModel):
     """Trained in milliseconds a step."""
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1),
             nn.BatchNorm2d(8),
