@@ -25,7 +25,7 @@ def inspect(file: Path) -> None:
     for words, names in found.left_out.items():
         print(f"not taken over: {words} ({len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''})")
     if found.kind.method:
-        print(f"next: embench weights import {file}{'' if found.kind.data != 'unknown' else ' --data NAME'}")
+        print(f"next: embench checkpoint import {file}{'' if found.kind.data != 'unknown' else ' --data NAME'}")
 
 
 def import_(
@@ -39,7 +39,7 @@ def import_(
     except ValueError:
         raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
     made = published_weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
-    print(f"checkpoint: {made}    next: embench run --weights {made} --model ...")
+    print(f"checkpoint: {made}    next: embench run --init-from {made} --model ...")
 
 
 def fetch(name: str, data: Path | None) -> None:
@@ -49,4 +49,4 @@ def fetch(name: str, data: Path | None) -> None:
     found = published_weights.fetch_published(name, data)
     state = "fetched" if found.fresh else "already here"
     print(f"{found.path}: {state}, sha256 {found.sha256} ({'verified' if found.verified else 'unverified'})")
-    print(f"next: embench weights import {found.path} --data NAME")
+    print(f"next: embench checkpoint import {found.path} --data NAME")

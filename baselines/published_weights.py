@@ -407,5 +407,5 @@ def fetch_published(name: str, folder: Path | None = None) -> download.Fetched:
         [found] = download.fetch(dataset, folder or data_folder())
     except BadInput as error:
         prepares = f"embench prepare {name} --source FILE|ZIP|DIR"
-        raise BadInput([line.replace(prepares, "embench weights import FILE") for line in error.lines]) from error
+        raise BadInput([line.replace(prepares, "embench checkpoint import FILE") for line in error.lines]) from error
     return found

@@ -85,7 +85,7 @@ class TransUNet768(TransUNetModel):
 class TransUNetImageNet(TransUNet768):
     """Encoder from supervised ImageNet training (protocol 4.5); nothing is frozen, as no source says otherwise.
 
-    The weights are ``R50+ViT-B_16.npz``, brought in by ``embench weights import``.
+    The weights are ``R50+ViT-B_16.npz``, brought in by ``embench checkpoint import``.
     """
 
     name = "transunet-imagenet"

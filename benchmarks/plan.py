@@ -20,7 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from embench.core.paths import data_folder
 from embench.runs import estimate, trial
-from embench.runs.request import Request, choices, trials
+from embench.runs.options import RunRequest
+from embench.runs.request import choices, trials
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     ratios: dict[str, list[float]] = {}
     for repeat in range(asked.repeats):
         with tempfile.TemporaryDirectory() as folder:
-            request = Request(
+            request = RunRequest(
                 models=asked.models.split(","),
                 tasks=[asked.task],
                 seeds=1,

@@ -21,7 +21,7 @@ GOALS = {("--help",): 0.2, ("list", "tasks"): 0.5}
 EAGER = """
 import h5py, matplotlib.pyplot, monai.inferers, monai.networks.nets, nibabel, pandas, scipy.ndimage, scipy.stats
 import tifffile, albumentations, seaborn, segmentation_models_pytorch, timm, torch, torchvision, zarr
-import embench.trial, embench.pretraining, leaderboard.cli, baselines.transunet, retina.adapter
+import embench.runs.trial, embench.pretraining.loop, leaderboard.cli, baselines.transunet, retina.adapter
 """
 COMMAND = """
 import sys

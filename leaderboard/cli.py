@@ -72,7 +72,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def diff(first: Path, second: Path) -> tuple[list[str], list[str]]:
+def comparable(first: Path, second: Path) -> tuple[list[str], list[str]]:
     """Return why two results may not be compared, and in what else they differ, one line per fact.
 
     Returns
@@ -128,7 +128,7 @@ def controls(repeats: int, seed: int) -> None:
         raise BadInput(failed)
 
 
-def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
+def power(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
     """Print what so many seeds can tell apart on each task, from the spread of earlier results.
 
     A task without results of its own borrows the spread of all real ones; without any the difference is given in
@@ -139,7 +139,7 @@ def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None
     BadInput
         After printing: result files that could not be used.
     """
-    from leaderboard.stats import power
+    from leaderboard.stats.power import prospects
 
     folders = [folder for folder in results if folder.is_dir()]
     trials, refused = trials_module.read(folders)
@@ -148,7 +148,7 @@ def prospects(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None
         if task in tasks or not any(trial.result.synthetic for trial in cell.trials):
             samples[task].append(cell.scores)
     rows = []
-    for found in power.prospects(samples, tasks, seeds, np.random.default_rng(0)):
+    for found in prospects(samples, tasks, seeds, np.random.default_rng(0)):
         spread = found.spread
         if not spread.rows:
             source, difference = "no earlier results", f"{found.deviations:.2f} SD"

@@ -254,7 +254,7 @@ def command(trials: Sequence[Trial]) -> str:
             parts.append(f"--{'batch-size' if name == 'batch' else name} {value}")
     if task is None or task.iterations != result.iterations_asked:
         parts.append(f"--iterations {result.iterations_asked}")
-    parts.append(f"--snapshots {max(len(trial.curve) for trial in trials)}")
+    parts.append(f"--evaluations {max(len(trial.curve) for trial in trials)}")
     if seeds[0]:
         parts.append(f"--first-seed {seeds[0]}")
     parts.append(f"--seeds {seeds[-1] - seeds[0] + 1}")

@@ -42,7 +42,7 @@ Fault = Callable[[int], None]
 SNAPSHOTS = 2
 MODEL = """
 from torch import nn
-from embench.models.base import TorchModel
+from embench import TorchModel
 
 class Small(TorchModel):
     recipe = "unet"
@@ -251,7 +251,7 @@ def strike(
     engine: Engine, away: Sequence[TrialSpec], data: Path, faults: int, rng: random.Random, figures: Figures
 ) -> None:
     """Give the command, and again while it ends with 75; meanwhile let the faults strike, one after the other."""
-    told = {"model": away[0].model, "task": "toy", "seeds": len(away), "snapshots": SNAPSHOTS}
+    told = {"model": away[0].model, "task": "toy", "seeds": len(away), "evaluations": SNAPSHOTS}
     told |= {"iterations": away[0].iterations, "device": "cpu", "save-every": 1, "data-dir": data}
     told |= {"results": away[0].results_folder}
     options = [part for name, value in told.items() for part in (f"--{name}", str(value))]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
+GOLDEN = Path(__file__).parent / "files" / "golden"
 CLASS_WEIGHTS = (0.1, 0.1, 1.0, 1.0, 0.1, 3.0, 3.0)
 """Class weights of the seven-class training step."""
 

@@ -11,7 +11,8 @@ from embench.core import paths
 from embench.data import store
 from embench.data.task import Item
 from embench.runs import trial
-from embench.runs.request import Request, trials
+from embench.runs.options import RunRequest
+from embench.runs.request import trials
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -23,7 +24,7 @@ def test_the_model_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     (tmp_path / "mymodel.py").write_text(example)
     items = [Item(split, split, *discs(seed, 4)) for split, seed in (("train", 1), ("test", 2))]  # type: ignore[arg-type]
     store.write(paths.prepared_path("toy", tmp_path), TOY, items)
-    asked = Request(
+    asked = RunRequest(
         models=[str(tmp_path / command)], tasks=["toy"], seeds=1, device="cpu", data=tmp_path, results=tmp_path
     )
     (spec,) = trials(asked)

@@ -15,7 +15,8 @@ from embench.models.checkpoints import PretrainingCard, save_weights
 from embench.models.registry import find_model
 from embench.pretraining.initial_checkpoint import start_path
 from embench.pretraining.registry import find_pretraining, pretraining_names
-from embench.runs.request import Request, trials
+from embench.runs.options import RunRequest
+from embench.runs.request import trials
 from embench.runs.trial import TrialSpec
 from embench.scoring import schema
 
@@ -102,9 +103,9 @@ def card(method: str, **changes: object) -> PretrainingCard:
     return PretrainingCard.model_validate(facts | changes)
 
 
-def request(data: Path, folder: Path, models: list[str], **changes: object) -> Request:
-    settings = {"tasks": ["toy"], "seeds": 1, "snapshots": 2, "device": "cpu", "data": data, "results": folder}
-    return Request(models=models, **(settings | changes))  # type: ignore[arg-type]
+def request(data: Path, folder: Path, models: list[str], **changes: object) -> RunRequest:
+    settings = {"tasks": ["toy"], "seeds": 1, "evaluations": 2, "device": "cpu", "data": data, "results": folder}
+    return RunRequest(models=models, **(settings | changes))  # type: ignore[arg-type]
 
 
 def planned(data: Path, folder: Path, model: str = "unet-resnet50", **changes: object) -> TrialSpec:

@@ -1,73 +1,78 @@
-"""Verbs on data: fetch, prepare, verify, show, export."""
+"""Verbs on data: fetch, prepare, verify, show, export, list tasks, list suites."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: typer would evaluate every annotation's text, a sixth of the time of help.
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from embench.core import paths
-from embench.core.console import print_table
+import typer
+
+from embench.cli.apps import DataFolder, app, listing
+from embench.cli.verbs import verb
 from embench.core.errors import BadInput
-from embench.data import catalog, store, summary
-from embench.data.readers.base import ANY_SIZE
-from embench.data.task import SPLITS
+from embench.data.options import OwnData
 
 
-def fetch(name: str, data: Path | None, insecure_hosts: Sequence[str]) -> None:
-    """Download published files; say which are verified."""
-    from embench.data import download
-
-    dataset = catalog.find_dataset(name)
-    for file in download.fetch(dataset, data or paths.data_folder(), insecure_hosts=insecure_hosts):
-        state = "fetched" if file.fresh else "already here"
-        print(f"{file.path}: {state}, sha256 {file.sha256} ({'verified' if file.verified else 'unverified'})")
-    print(f"next: embench prepare {name}")
-
-
+@verb(
+    app,
+    without={"name"},
+    examples="""
+  embench prepare vnc --source ~/Downloads/vnc
+  embench prepare my-er --images raw/ --masks labels/ --classes 0:background,1:er
+  embench prepare my-tiles --tiles unlabelled/""",
+)
 def prepare(
-    task: str | None,
-    source: Sequence[Path],
-    data: Path | None,
-    force: bool,
-    *,
-    allow_duplicates: bool = False,
-    any_size: bool = False,
-    **own: Any,
+    name: Annotated[str, typer.Argument(help="A task, an unlabelled set or a data set; or the name of your own.")],
+    source: Annotated[
+        list[Path],
+        typer.Option(help="Folder, zip or files as published; may be repeated (default: what was fetched)."),
+    ] = [],  # noqa: B006
+    force: Annotated[bool, typer.Option("--force", help="Prepare again what is there.")] = False,
+    own: OwnData = OwnData(),
+    tiles: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images without masks, cut into a set for pre-training.", rich_help_panel="Your own images"
+        ),
+    ] = None,
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Read files that are large beside the memory of this machine.")
+    ] = False,
+    data: DataFolder = None,
 ) -> None:
-    """Prepare a registered task or, with a ``name`` of their own, the user's images; say what was written."""
-    from embench.data import own_task
+    """Bring a data set, or your own images and masks, into the one prepared format."""
+    from embench.data import catalog, own_task, own_tiles
+    from embench.data.readers.base import ANY_SIZE
 
     if any_size:
         os.environ[ANY_SIZE] = "1"
-    given = {option: value for option, value in own.items() if value is not None}
-    if (task is None) == ("name" not in given):
-        raise BadInput("say what to prepare: a task (see: embench list tasks), or --name with your own images")
-    if task is not None:
-        if given:
-            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
-            raise BadInput(f"{options}: only with --name, for your own images")
-        for prepared in catalog.prepare(task, source, data, force=force):
+    given = [each.name for each in fields(own) if getattr(own, each.name) != each.default and each.name != "name"]
+    told = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+    known = catalog.is_registered(name) or name in catalog.DATASETS
+    if known and (given or tiles):
+        raise BadInput(f"{told or '--tiles'}: for your own images, but {name} is a built-in set; choose another name")
+    if tiles:
+        if given or source:
+            raise BadInput(f"--tiles: goes with the name alone, not with {told or '--source'}")
+        _tell_prepared(*own_tiles.prepare(name, tiles, data, force=force))
+        return
+    if not given:
+        for prepared in catalog.prepare(name, source, data, force=force):
             _tell_prepared(*prepared)
         return
-    if "tiles" in given:
-        from embench.data import own_tiles
-
-        if odd := given.keys() - {"name", "tiles"} or source:
-            raise BadInput(f"--tiles: goes with --name alone, not with {', '.join(map(str, sorted(odd)))}")
-        _tell_prepared(*own_tiles.prepare(given["name"], given["tiles"], data, force=force))
-        return
-    if "classes" not in given:
-        raise BadInput(f"--name {given['name']}: --classes is missing; name the values of the masks: 0:background,1:er")
+    if not own.classes:
+        raise BadInput(f"{name}: --classes is missing; name the values of the masks: --classes 0:background,1:er")
     if len(source) > 1:
-        raise BadInput(f"--name {given['name']}: {len(source)} times --source; give one folder with train/ and test/")
-    asked = own_task.OwnData(**given, source=source[0] if source else None, allow_duplicates=allow_duplicates)
+        raise BadInput(f"{name}: {len(source)} times --source; give one folder with train/ and test/")
+    asked = replace(own, name=name, source=source[0] if source else None)
     _tell_prepared(*own_task.prepare(asked, data, force=force))
 
 
 def _tell_prepared(name: str, path: Path, fresh: bool) -> None:
+    from embench.data import store, summary
+
     with store.Prepared(path) as prepared:
         state = "prepared" if fresh else "already prepared"
         verified = prepared.card.get("verified")
@@ -77,30 +82,67 @@ def _tell_prepared(name: str, path: Path, fresh: bool) -> None:
             print(f"  {line}")
 
 
-def verify(name: str, data: Path | None) -> None:
-    """Hash prepared data again."""
-    with store.Prepared(paths.prepared_path(name, data)) as prepared:
+@app.command()
+def fetch(
+    task: Annotated[str, typer.Argument(help="A task or data set: cremi, guay, kasthuri, perez, urocell, ...")],
+    insecure_host: Annotated[
+        list[str], typer.Option(help="Do not check the TLS certificate of this host; only for files of known SHA-256.")
+    ] = [],  # noqa: B006
+    data: DataFolder = None,
+) -> None:
+    """Download the published files of a data set, checked against their SHA-256."""
+    from embench.core.paths import data_folder
+    from embench.data import catalog, download
+
+    dataset = catalog.find_dataset(task)
+    for file in download.fetch(dataset, data or data_folder(), insecure_hosts=insecure_host):
+        state = "fetched" if file.fresh else "already here"
+        print(f"{file.path}: {state}, sha256 {file.sha256} ({'verified' if file.verified else 'unverified'})")
+    print(f"next: embench prepare {task}")
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A prepared task or unlabelled set.")], data: DataFolder = None
+) -> None:
+    """Hash prepared data again and compare with the recorded hash."""
+    from embench.core.paths import prepared_path
+    from embench.data import store
+
+    with store.Prepared(prepared_path(name, data)) as prepared:
         if not prepared.verify():
             raise BadInput(f"{prepared.path}: the voxels do not have the recorded hash; prepare it again with --force")
         print(f"{name}: hash {prepared.hash} holds")
 
 
-def export(name: str, layout: str, out: Path, data: Path | None) -> None:
-    """Write a task for other tools; say what to do next."""
-    from embench.scoring import export
+@app.command()
+def export(
+    task: Annotated[str, typer.Argument(help="A prepared task.")],
+    layout: Annotated[str, typer.Option("--format", help="nnunet or folder.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    data: DataFolder = None,
+) -> None:
+    """Write a task's training images and masks, and its test images without masks, for other tools."""
+    from embench.data import catalog
+    from embench.scoring.export import export as write
 
-    with catalog.open_prepared(name, data) as prepared:
-        count = export.export(prepared, layout, out)
-    print(f"{name}: {count} files in {out}; how to name and score predictions: {out / 'README.md'}")
+    with catalog.open_prepared(task, data) as prepared:
+        count = write(prepared, layout, out)
+    print(f"{task}: {count} files in {out}; how to name and score predictions: {out / 'README.md'}")
 
 
-def show(name: str, data: Path | None) -> None:
-    """Print a task's facts and, where it is prepared, what its file holds."""
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder = None) -> None:
+    """Print everything known of a task and, where it is prepared, what its file holds."""
+    from embench.core.paths import prepared_path
+    from embench.data import catalog, store, summary
+    from embench.data.task import SPLITS
+
     task = catalog.find_task(name, data)
     for key, value in asdict(task).items():
         if value not in ("", None, {}):
             print(f"{key}: {value}")
-    path = paths.prepared_path(name, data)
+    path = prepared_path(name, data)
     if not path.exists():
         print("prepared: no")
         return
@@ -141,8 +183,13 @@ def _short(value: Any) -> str:
     return str(value)
 
 
-def list_tasks(data: Path | None) -> None:
-    """Print every task."""
+@listing.command("tasks")
+def list_tasks(data: DataFolder = None) -> None:
+    """Print the tasks and whether they are prepared here."""
+    from embench.core.console import print_table
+    from embench.core.paths import prepared_path
+    from embench.data import catalog
+
     rows = [
         (
             task.name,
@@ -150,8 +197,17 @@ def list_tasks(data: Path | None) -> None:
             ", ".join(task.classes[value] for value in task.scoring.classes),
             task.scoring.planes,
             str(task.iterations),
-            "yes" if paths.prepared_path(task.name, data).exists() else "no",
+            "yes" if prepared_path(task.name, data).exists() else "no",
         )
         for task in (*catalog.all_tasks(), *catalog.own_tasks(data))
     ]
     print_table(("task", "title", "scored classes", "scoring", "iterations", "prepared"), rows)
+
+
+@listing.command("suites")
+def list_suites() -> None:
+    """Print the suites."""
+    from embench.data.catalog import SUITES
+
+    for name, tasks in SUITES.items():
+        print(f"{name}: {', '.join(tasks)}")

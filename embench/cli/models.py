@@ -1,29 +1,41 @@
-"""Verbs on models and pre-training methods."""
+"""Verbs on models: pretrain, list models, list pretraining, list recipes, checkpoint inspect, import, fetch."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: typer would evaluate every annotation's text, a sixth of the time of help.
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Annotated
 
-from embench.core.console import print_table
-from embench.models.base import GROUPS
-from embench.models.registry import find_model, model_names
-from embench.pretraining.registry import find_pretraining, pretraining_names
-from embench.training.recipe import OPEN, WholeImage, find_recipe, recipe_names
-from embench.training.registries import name_of
+import typer
 
-if TYPE_CHECKING:
-    pass
+from embench.cli.apps import DataFolder, app, checkpoint, listing
+from embench.cli.verbs import verb
+from embench.pretraining.options import PretrainingRequest
 
 
-def pretrain(method: str, data: str, **asked: Any) -> None:
-    """Pre-train and print where the checkpoint is."""
+@verb(
+    app,
+    examples="""
+  embench pretrain retina --data vnc-unlabelled
+  embench pretrain mocov2 --data my-tiles --epochs 50 --device cuda""",
+)
+def pretrain(
+    method: Annotated[str, typer.Argument(help="retina, mocov2, ...; see: embench list pretraining.")],
+    data_name: Annotated[str, typer.Option("--data", help="An unlabelled set.")],
+    request: PretrainingRequest,
+) -> None:
+    """Pre-train on unlabelled images and write a checkpoint with its card. An interrupted pre-training resumes."""
     from embench.pretraining import command
 
-    print(f"checkpoint: {command.run(method, data, **asked)}")
+    print(f"checkpoint: {command.run(method, data_name, request)}")
 
 
+@listing.command("models")
 def list_models() -> None:
-    """Print every registered adapter, group by group."""
+    """Print the model adapters, group by group."""
+    from embench.core.console import print_table
+    from embench.models.base import GROUPS
+    from embench.models.registry import find_model, model_names
+
     models = [find_model(name) for name in model_names()]
     rows = [
         (
@@ -40,8 +52,12 @@ def list_models() -> None:
     print_table(("group", "model", "title", "recipe", "pre-training"), rows)
 
 
-def list_methods() -> None:
-    """Print every registered pre-training method."""
+@listing.command("pretraining")
+def list_pretraining() -> None:
+    """Print the pre-training methods."""
+    from embench.core.console import print_table
+    from embench.pretraining.registry import find_pretraining, pretraining_names
+
     rows = []
     for name in pretraining_names():
         method = find_pretraining(name)
@@ -50,8 +66,13 @@ def list_methods() -> None:
     print_table(("method", "title", "network", "epochs", "batch"), rows)
 
 
+@listing.command("recipes")
 def list_recipes() -> None:
-    """Print every recipe, and what a recipe can name."""
+    """Print the recipes, and what a recipe can name."""
+    from embench.core.console import print_table
+    from embench.training.recipe import OPEN, WholeImage, find_recipe, recipe_names
+    from embench.training.registries import name_of
+
     recipes = [find_recipe(name) for name in recipe_names()]
     rows = [
         (
@@ -67,7 +88,41 @@ def list_recipes() -> None:
     print_table(("recipe", "loss", "optimiser", "schedule", "crop", "inference"), rows)
     print()
     named = {field: registry.names() for field, registry in OPEN.items() if registry}
-    fields = [(field, ", ".join(names)) for field, names in named.items()]
-    print_table(("field", "names"), [*fields, ("optimiser", "any of torch.optim, as AdamW")])
+    listed = [(field, ", ".join(names)) for field, names in named.items()]
+    print_table(("field", "names"), [*listed, ("optimiser", "any of torch.optim, as AdamW")])
 
 
+@checkpoint.command("inspect")
+def checkpoint_inspect(file: Annotated[Path, typer.Argument(help="A checkpoint, published or ours.")]) -> None:
+    """Say what a checkpoint is; nothing in it is executed."""
+    from baselines import cli as baselines
+
+    baselines.inspect(file)
+
+
+@checkpoint.command("import")
+def checkpoint_import(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .pth, .pth.tar or .npz.")],
+    data_name: Annotated[
+        str | None,
+        typer.Option("--data", help="The set it was trained on, as in cem500k (default: imagenet or unknown)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
+    norms: Annotated[str | None, typer.Option(help="MEAN,STD of 0..1 grey values, where the file has none.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another checkpoint.")] = False,
+    data: DataFolder = None,
+) -> None:
+    """Make a published pre-training a checkpoint that models are initialised from."""
+    from baselines import cli as baselines
+
+    baselines.import_(file, data_name, out, norms, data, force)
+
+
+@checkpoint.command("fetch")
+def checkpoint_fetch(
+    name: Annotated[str, typer.Argument(help="mocov2-cem500k or imagenet-r50-vit-b16.")], data: DataFolder = None
+) -> None:
+    """Download a checkpoint that has a public address."""
+    from baselines import cli as baselines
+
+    baselines.fetch(name, data)

@@ -1,20 +1,17 @@
 """Verbs on trained networks: predict images, look at predictions, package a network."""
 
-# No `from __future__ import annotations`: as in `embench.cli.app`.
+# No `from __future__ import annotations`: typer would evaluate every annotation's text, a sixth of the time of help.
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from embench.cli.apps import DataFolder, app, listing
 from embench.core.errors import BadInput
 
-Data = Annotated[
-    Path | None,
-    typer.Option("--data-dir", envvar="EMBENCH_DATA", help="Folder of prepared data (default: your user data folder)."),
-]
 
-
+@app.command()
 def predict(
     names: Annotated[
         list[Path],
@@ -54,7 +51,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads a process (default: as in the trial).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there, begin anew.")] = False,
-    data: Data = None,
+    data: DataFolder = None,
 ) -> None:
     """Segment images with trained networks: any size, within bounded memory; what was cut short resumes."""
     from embench.core.console import print_table
@@ -96,7 +93,8 @@ def predict(
     print_table(("output", "voxels ZYX", "seconds", "Mvoxel/s", "peak MiB", "objects"), rows)
 
 
-def list_trained(data: Data = None) -> None:
+@listing.command("trained")
+def list_trained(data: DataFolder = None) -> None:
     """Print the networks whose final weights are kept, with where they are."""
     from embench.core.console import print_table
     from embench.models import trained

@@ -193,12 +193,17 @@ def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
             raise BadInput(f"{name}: not prepared in {path.parent}") from None
         if not dataset.generated:
             raise BadInput(f"{name}: not prepared in {path.parent}; {how_to_prepare(dataset)}")
-    if not path.exists() or _stale(path, name):
-        prepare(name, None, folder, force=True)
+    if not path.exists() or is_stale(path, name):
+        make(name, folder)
     return store.Prepared(path)
 
 
-def _stale(path: Path, name: str) -> bool:
+def make(name: str, folder: Path | None = None) -> None:
+    """Generate the prepared file of a task or unlabelled set of generated data."""
+    prepare(name, None, folder, force=True)
+
+
+def is_stale(path: Path, name: str) -> bool:
     """Whether ``path`` holds generated data of another version of its generator."""
     specs = [spec for dataset in map(find_dataset, DATASETS) for spec in dataset.specs if spec.name == name]
     if not specs or not find_dataset(name).generated:

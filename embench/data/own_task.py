@@ -28,6 +28,7 @@ from embench.core.names import check_name
 from embench.data import catalog, store
 from embench.data.convert import grey, label_advice, labels, palette_faults, scaled, stack
 from embench.data.listing import gaps, list_images, pair_as_asked, stem
+from embench.data.options import OwnData
 from embench.data.readers.base import Computed, Stored
 from embench.data.readers.open import find_format, open_volume, split_inside
 from embench.data.task import SPLITS, Item, Scoring, Sections, Split, Task
@@ -42,56 +43,6 @@ _LONGEST_NAME = 100
 """Characters of an item's name once percent-encoded: predicted sections are files of its name, with more around it."""
 _VALID = ("valid", "val", "validation")
 _FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "valid": _VALID, "test": ("test",)}
-
-
-@dataclass(frozen=True)
-class OwnData:
-    """What the user says about the files.
-
-    Parameters
-    ----------
-    name : str
-        Of the task.
-    classes : str
-        ``value:name`` for each value that masks hold, background first: ``0:background,1:er``.
-    images, masks : Path or None
-        A folder or one file each; or one folder for both, with ``mask_suffix``.
-    source : Path or None
-        Instead of both, a folder with ``train``, ``test`` and perhaps ``valid`` (or ``val``), each with ``images`` and
-        ``masks``.
-    split : str
-        ``last-20%``: the last fifth of the files (of the sections, when there is one volume) are the test split. Or
-        a .csv file: columns ``name,split``, and for sections of a volume also ``first,last`` (from 0, inclusive).
-    scoring : {"2d", "stack", "orthoplane"}
-        For the latter two, single pictures are the sections of one volume, in order of their names.
-    voxel_size : str or None
-        ``z,y,x`` in nanometres.
-    grey_range : str or None
-        How images that are not 8-bit become so: ``auto`` or ``LOW,HIGH`` (:func:`embench.data.convert.scaled`).
-    pair : {"name", "number"}
-        How masks find their images; one image and one mask need no common name.
-    mask_suffix : str or None
-        What the name of a mask has behind that of its image.
-    threshold : float or None
-        Mask values above it are the second class, all others the first: for masks that were resampled or compressed
-        with loss. Recorded in the prepared file.
-    allow_duplicates : bool
-        Take test images that are in the training split too.
-    """
-
-    name: str
-    classes: str
-    images: Path | None = None
-    masks: Path | None = None
-    source: Path | None = None
-    split: str = "last-20%"
-    scoring: str = "2d"
-    voxel_size: str | None = None
-    grey_range: str | None = None
-    pair: str = "name"
-    mask_suffix: str | None = None
-    threshold: float | None = None
-    allow_duplicates: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,9 +95,9 @@ def prepare(asked: OwnData, folder: Path | None = None, *, force: bool = False) 
     BadInput
         One line per fault of the settings or of the files; nothing is written.
     """
-    check_name(asked.name, "--name")
+    check_name(asked.name, "the name")
     if catalog.is_registered(asked.name):
-        raise BadInput(f"--name {asked.name}: a built-in task or data set is called so; choose another")
+        raise BadInput(f"{asked.name}: a built-in task or data set is called so; choose another")
     values, names = _classes(asked.classes)
     if asked.scoring not in get_args(Planes):
         raise BadInput(f"--scoring {asked.scoring}: use {', '.join(get_args(Planes))}")
@@ -472,7 +423,7 @@ def _sides(asked: OwnData) -> list[tuple[Split | None, Path, Path]]:
     if asked.images is None or asked.masks is None:
         what = "--images" if asked.images is None else "--masks"
         other = "" if asked.images is None and asked.masks is None else f"{what} is missing; "
-        raise BadInput(f"--name {asked.name}: {other}give --images and --masks, or --source with train/ and test/")
+        raise BadInput(f"{asked.name}: {other}give --images and --masks, or --source with train/ and test/")
     return [(None, asked.images, asked.masks)]
 
 

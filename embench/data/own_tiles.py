@@ -109,9 +109,9 @@ def prepare(
     BadInput
         A name that is taken, no images, or one line per file that is not 8-bit grey or cannot be read.
     """
-    check_name(name, "--name")
+    check_name(name, "the name")
     if catalog.is_registered(name):
-        raise BadInput(f"--name {name}: taken by a registered data set; choose another")
+        raise BadInput(f"{name}: taken by a registered data set; choose another")
     path = paths.prepared_path(name, folder)
     listed = list_images(source, below=True)
     root = source.resolve()
@@ -122,7 +122,7 @@ def prepare(
     if path.exists() and not force:
         with store.Prepared(path) as before:
             if not isinstance(before.spec, UnlabelledSet):
-                raise BadInput(f"{path}: holds a task of this name; choose another --name")
+                raise BadInput(f"{path}: holds a task of this name; choose another name")
             if before.card.get("made from") == made_from:
                 return name, path, False
         raise BadInput(f"{path}: prepared from other files or settings; add --force to replace it")

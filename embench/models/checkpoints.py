@@ -130,7 +130,7 @@ def load_card(path: Path) -> WeightsCard:
     if path.suffix != ".safetensors":
         raise BadInput(
             f"{path}: expected a .safetensors checkpoint made by embench pretrain; "
-            "a published one is brought into it by: embench weights import FILE"
+            "a published one is brought into it by: embench checkpoint import FILE"
         )
     if not path.exists():
         raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")

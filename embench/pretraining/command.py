@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from embench.core import confined
 from embench.core.errors import BadInput
@@ -21,79 +21,32 @@ from embench.pretraining.distributed import World, joined_world, local_device, o
 from embench.pretraining.initial_checkpoint import check_wanted, find_start, start_command, start_path
 from embench.pretraining.loop import Progress, Report, pretrain
 from embench.pretraining.method import other_model
+from embench.pretraining.options import PretrainingRequest
 from embench.pretraining.registry import find_pretraining
 from embench.training.precision import Precision
 
-if TYPE_CHECKING:
-    pass
 
-
-# From the command line
-
-
-def run(
-    method: str,
-    data: str,
-    *,
-    model: str | None = None,
-    weights: Path | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    crop: int | None = None,
-    scale: Scale | None = None,
-    seed: int = 0,
-    learning_rate: float | None = None,
-    precision: Precision = "fp32",
-    accumulate: int = 1,
-    ema: float = 0.0,
-    views: Literal["host", "device"] | None = None,
-    compile: bool = False,
-    device: str = "auto",
-    threads: int | None = None,
-    workers: int | None = None,
-    save_every_seconds: float = 300,
-    keep_every: int = 20,
-    deterministic: bool = False,
-    data_folder: Path | None = None,
-    out: Path | None = None,
-    force: bool = False,
-) -> Path:
+def run(method: str, data: str, request: PretrainingRequest | None = None, **asked: Any) -> Path:
     """Pre-train the registered ``method`` on a registered unlabelled set or a folder of images; see :func:`pretrain`.
 
     Parameters
     ----------
     method, data : str
-    model : str, optional
-        A registered name or ``path/to/file.py:Class``, where the method takes any. One that starts from this method
-        has its base trained, and finds the checkpoint by itself; another is trained as it is, in its own start. By
-        default the model that the method was published with.
-    weights : Path, optional
-        The checkpoint that the trained network itself starts from, where it does (ImageNet weights, say).
-    epochs, batch_size, crop, learning_rate
-        ``None``: as published, or the method's reduced ones at scale ``tiny``.
-    scale : {"full", "tiny"}, optional
-        Default: the data set's.
-    views : {"host", "device"}, optional
-        Default: on a GPU where the method can, else by the data workers.
-    device : str
-        ``auto``: the GPU where there is one.
-    threads, workers : int, optional
-        By default all cores, shared among the processes of this machine: as threads on the CPU, as data workers
-        beside a GPU.
-    data_folder : Path, optional
-        Of prepared files (default :func:`embench.core.paths.data_folder`).
-    out : Path, optional
-        Default :func:`embench.models.checkpoints.weights_path`.
+    request : PretrainingRequest, optional
+        By default made of the fields in ``asked``. Threads and workers are by default all cores, shared among the
+        processes of this machine: as threads on the CPU, as data workers beside a GPU.
 
     Returns
     -------
     Path
-        The checkpoint.
+        The checkpoint: ``request.out`` or :func:`embench.models.checkpoints.weights_path`.
     """
-    trained = _trained_model(method, model)
+    request = request or PretrainingRequest(**asked)
+    data_folder, out, workers, views = request.data_folder, request.out, request.workers, request.views
+    trained = _trained_model(method, request.model)
     if out and out.suffix != ".safetensors":
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
-    device = local_device(device)
+    device = local_device(request.device)
     if workers is None:
         workers = min(own_cores(), 16) if device.startswith("cuda") else 0
     with joined_world(device) as world:
@@ -101,25 +54,25 @@ def run(
             open_unlabelled(data, data_folder).close()  # made or packed once
         world.wait()
         with open_unlabelled(data, data_folder) as prepared, _reporting(method, world) as report:
-            scale = scale or prepared.spec.scale
-            start = _start_of(trained, prepared.spec.name, scale, weights, data_folder)
+            scale = _scale(request.scale) or prepared.spec.scale
+            start = _start_of(trained, prepared.spec.name, scale, request.init_from, data_folder)
             chosen = find_pretraining(method)(trained, start)
             settings = chosen.settings(
                 scale,
-                epochs=epochs,
-                batch_size=batch_size,
-                crop=crop,
-                seed=seed,
-                learning_rate=learning_rate,
-                precision=precision,
-                accumulate=accumulate,
-                ema=ema,
-                compile=compile,
+                epochs=request.epochs,
+                batch_size=request.batch_size,
+                crop=request.crop,
+                seed=request.seed,
+                learning_rate=request.learning_rate,
+                precision=_precision(request.precision),
+                accumulate=request.grad_accum,
+                ema=request.ema,
+                compile=request.compile,
             )
             if views is None:
                 on_gpu = device.startswith("cuda") and chosen.batched(settings.crop) is not None
                 views = "device" if on_gpu else "host"
-            settings = replace(settings, views=views)
+            settings = replace(settings, views=_views(views))
             if out is None:
                 out = weights_path(method, prepared.spec.name, scale, data_folder, other_model(chosen))
                 with confined.folder(out.parent, out.parent.parent, make=True):  # no link leads out of the data folder
@@ -130,15 +83,33 @@ def run(
                 settings,
                 out,
                 device=device,
-                threads=threads or own_cores(),
+                threads=request.threads or own_cores(),
                 workers=workers,
-                save_every_seconds=save_every_seconds,
-                keep_every=keep_every,
-                deterministic=deterministic,
-                force=force,
+                save_every_seconds=request.state_every,
+                keep_every=request.checkpoint_every,
+                deterministic=request.deterministic,
+                force=request.force,
                 world=world,
                 report=report,
             )
+
+
+def _scale(name: str | None) -> Scale | None:
+    if name is None or name == "full" or name == "tiny":
+        return name  # type: ignore[return-value]
+    raise BadInput(f"--scale {name}: use full or tiny")
+
+
+def _precision(name: str) -> Precision:
+    if name == "fp32" or name == "bf16":
+        return name  # type: ignore[return-value]
+    raise BadInput(f"--precision {name}: use fp32 or bf16")
+
+
+def _views(name: str) -> Literal["host", "device"]:
+    if name == "host" or name == "device":
+        return name  # type: ignore[return-value]
+    raise BadInput(f"--augment-on {name}: use host or device")
 
 
 def _trained_model(method: str, spec: str | None) -> TorchModel:
@@ -159,14 +130,14 @@ def _start_of(model: TorchModel, data: str, scale: Scale, given: Path | None, fo
     """Return the checkpoint that the network of ``model`` starts from before this pre-training; ``None``: random."""
     if model.base is type(model):
         if given:
-            raise BadInput(f"--weights {given}: {model.name} starts from random weights; leave out --weights")
+            raise BadInput(f"--init-from {given}: {model.name} starts from random weights; leave out --init-from")
         return None
     offered = [load_weights(given)] if given else []
     check_wanted(offered, [model])
     found = find_start(model, model.name, data, scale, offered, folder)
     if found is None:
         path, command = start_path(model, data, scale, folder), start_command(model, model.name, data, scale)
-        raise BadInput(f"{model.name}: no weights to start from at {path}; run: {command}, or give --weights FILE")
+        raise BadInput(f"{model.name}: no weights to start from at {path}; run: {command}, or give --init-from FILE")
     return found
 
 

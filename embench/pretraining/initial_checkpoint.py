@@ -22,7 +22,7 @@ def start_path(model: TorchModel, data: str, scale: Scale, folder: Path | None =
 def start_command(model: TorchModel, spec: str, data: str, scale: Scale) -> str:
     """Return the command that makes that checkpoint; ``spec`` is how the model was named."""
     if model.pretraining not in pretraining_names():
-        return f"embench weights import FILE --data {model.pretraining_data or data}"
+        return f"embench checkpoint import FILE --data {model.pretraining_data or data}"
     command = f"embench pretrain {model.pretraining}"
     if not _is_own(model):
         command += f" --model {spec}"

@@ -180,7 +180,7 @@ def pretrain(
     """
     _check(method, settings, world)
     if keep_every < 1:
-        raise BadInput(f"--keep-every {keep_every}: must be at least 1")
+        raise BadInput(f"--checkpoint-every {keep_every}: must be at least 1")
     tiles = Tiles(data, settings.crop)
     facts = _facts(method, data, settings, len(tiles))
     folder, state_path, claim_path = out.with_suffix(""), out.with_suffix(".state"), out.with_suffix(".claim")
@@ -333,7 +333,7 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise BadInput(
-            f"out of memory ({device.type}): use --precision bf16, a larger --accumulate, more devices, "
+            f"out of memory ({device.type}): use --precision bf16, a larger --grad-accum, more devices, "
             "fewer --workers, or a smaller --batch-size or --crop; the batch was not changed"
         ) from None
     finally:
@@ -379,9 +379,9 @@ def _check(method: Pretraining, settings: Settings, world: World) -> None:
         if (value := getattr(settings, name)) not in allowed:
             raise BadInput(f"--{name} {value}: use {' or '.join(allowed)}")
     if settings.views not in ("host", "device"):
-        raise BadInput(f"--views {settings.views}: use host or device")
+        raise BadInput(f"--augment-on {settings.views}: use host or device")
     if settings.views == "device" and method.batched(settings.crop) is None:
-        raise BadInput(f"--views device: {method.name} makes its views in data workers only; use --views host")
+        raise BadInput(f"--augment-on device: {method.name} has data workers augment; use --augment-on host")
     if not 0 <= settings.ema < 1:
         raise BadInput(f"--ema {settings.ema}: must be at least 0 and less than 1")
     if settings.seed < 0:

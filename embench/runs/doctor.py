@@ -16,15 +16,15 @@ from embench.core import environment, locks, paths
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import write_atomic
 from embench.data import catalog, store
-from embench.data.task import Scale, Task
-from embench.models.base import SegmentationModel, TorchModel
-from embench.models.checkpoints import Weights, load_card, load_weights
+from embench.data.task import Scale
+from embench.models.base import TorchModel
+from embench.models.checkpoints import load_card, load_weights
 from embench.models.registry import find_model, model_names
-from embench.pretraining.initial_checkpoint import described, find_start, only_imported, start_command, start_path
+from embench.pretraining.initial_checkpoint import described
 from embench.runs import plan
+from embench.runs.options import RunRequest
 from embench.runs.plan import TrialSpec, is_done
-from embench.runs.request import Request, choose_models, choose_tasks, pairing
-from embench.training.recipe import Recipe
+from embench.runs.request import Resolution, resolve
 
 State = Literal["ok", "warn", "fail"]
 
@@ -53,7 +53,7 @@ class Asked:
 
     Parameters
     ----------
-    request : Request
+    request : RunRequest
         Without models, tasks and suite: the waiting trials of the plans in its results folder.
     executor : str, optional
         ``local``, ``slurm`` or ``ray``; ``None``: none in particular.
@@ -63,7 +63,7 @@ class Asked:
         Hash prepared data and checkpoints again.
     """
 
-    request: Request
+    request: RunRequest
     executor: str | None = None
     address: str | None = None
     deep: bool = False
@@ -72,17 +72,6 @@ class Asked:
     def data(self) -> Path:
         """The folder of prepared data."""
         return self.request.data or paths.data_folder()
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A model on a task, ``trials`` times."""
-
-    spec: str
-    adapter: SegmentationModel
-    task: Task
-    recipe: Recipe
-    trials: int
 
 
 def checks(asked: Asked) -> Iterator[Check]:
@@ -94,7 +83,7 @@ def checks(asked: Asked) -> Iterator[Check]:
         Unknown names, or a plan that cannot be used.
     """
     planned = _planned(asked)
-    chosen = _chosen(asked)
+    resolved = _resolved(asked)
     yield from versions()
     yield from _gpu(asked, planned)
     yield _bf16_of_cpu()
@@ -103,8 +92,9 @@ def checks(asked: Asked) -> Iterator[Check]:
     yield from _executors(asked)
     yield from _models(planned)
     yield from _data(asked, planned)
-    yield from _weights(asked, chosen, planned)
-    yield _disk(asked, chosen, planned)
+    yield from _needs(resolved)
+    yield from _checkpoints(asked, resolved, planned)
+    yield _disk(asked, resolved, planned)
 
 
 def _planned(asked: Asked) -> list[TrialSpec]:
@@ -115,18 +105,9 @@ def _planned(asked: Asked) -> list[TrialSpec]:
     return [trial for trial in plan.load_all(request.results) if not is_done(trial)]
 
 
-def _chosen(asked: Asked) -> list[Pair]:
-    """Return what ``embench run`` would train for the models and tasks that are asked for."""
-    request = asked.request
-    if not request.models:
-        return []
-    chosen = choose_tasks(request, asked.data)
-    found = []
-    for spec, adapter in choose_models(request, chosen):
-        for task in chosen:
-            recipe = pairing(adapter, request.recipe)[0].for_task(task)
-            found.append(Pair(spec, adapter, task, recipe, request.seeds))
-    return found
+def _resolved(asked: Asked) -> Resolution | None:
+    """Return what ``embench run`` would find for the models and tasks that are asked for."""
+    return resolve(asked.request) if asked.request.models else None
 
 
 # What is installed
@@ -237,17 +218,18 @@ def _existing(folder: Path) -> Path:
     return next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path("/"))
 
 
-def _disk(asked: Asked, chosen: Sequence[Pair], planned: Sequence[TrialSpec]) -> Check:
+def _disk(asked: Asked, resolved: Resolution | None, planned: Sequence[TrialSpec]) -> Check:
     """Compare the free space with what the trials write at most at one time, all of them being in training."""
     results = asked.request.results
     free = shutil.disk_usage(_existing(results)).free
-    trials = [(pair.spec, pair.adapter, pair.recipe.scale) for pair in chosen for _ in range(pair.trials)]
+    pairs = resolved.pairs if resolved else ()
+    trials = [(pair.spec, pair.adapter, pair.recipe.scale) for pair in pairs for _ in range(asked.request.seeds)]
     installed = model_names()
     # a plan alone has no code run
     trials += [
         (trial.model, find_model(trial.model), trial.recipe.scale) for trial in planned if trial.model in installed
     ]
-    count = len(trials) if chosen else len(planned)
+    count = len(trials) if pairs else len(planned)
     if not count:
         return Check("ok", "disk", f"{size(free)} free at {results}; nothing is planned or asked for (--model, --task)")
     states: dict[tuple[str, Scale], int] = {}
@@ -385,18 +367,16 @@ def _prepared(path: Path, planned_hash: str | None, otherwise: State, deep: bool
     return Check("ok", what, f"{verified}, {size(path.stat().st_size)}")
 
 
-def _weights(asked: Asked, chosen: Sequence[Pair], planned: Sequence[TrialSpec]) -> Iterator[Check]:
-    """Check the checkpoints that the models asked for start from, those of planned trials, and any other here."""
-    given = [load_weights(path) for path in asked.request.weights]
+def _needs(resolved: Resolution | None) -> Iterator[Check]:
+    """Say which checkpoints the models asked for are initialised from; their data are checked by :func:`_data`."""
+    for need in resolved.needs if resolved else ():
+        if not need.what.startswith("data "):
+            yield Check("fail" if need.state == "missing" else "ok", need.what, need.found)
+
+
+def _checkpoints(asked: Asked, resolved: Resolution | None, planned: Sequence[TrialSpec]) -> Iterator[Check]:
+    """Check the checkpoints of planned trials, and any other here."""
     seen: set[Path] = set()
-    for pair in chosen:
-        if not isinstance(pair.adapter, TorchModel) or pair.adapter.pretraining is None:
-            continue
-        place = start_path(pair.adapter, pair.task.pretraining, pair.recipe.scale, asked.data)
-        if place in seen:
-            continue
-        seen.add(place)
-        yield _start(pair, place, given, asked.data)
     for path, digest in {trial.weights: trial.key.weights_hash for trial in planned if trial.weights}.items():
         seen.add(path)
         yield _checkpoint(path, digest, asked.deep, "fail")
@@ -404,31 +384,17 @@ def _weights(asked: Asked, chosen: Sequence[Pair], planned: Sequence[TrialSpec])
         if path not in seen:
             seen.add(path)
             yield _checkpoint(path, None, asked.deep, "warn")
-    if not seen and not chosen and not planned:
+    if not seen and not resolved and not planned:
         told = (
-            "none here; pre-trained models need one: embench pretrain METHOD --data SET, or embench weights import FILE"
+            "none here; pre-trained models need one: embench pretrain METHOD --data SET, "
+            "or embench checkpoint import FILE"
         )
-        yield Check("warn", "weights", told)
-
-
-def _start(pair: Pair, place: Path, given: Sequence[Weights], data: Path) -> Check:
-    adapter, task, scale = pair.adapter, pair.task, pair.recipe.scale
-    assert isinstance(adapter, TorchModel)
-    what = f"weights {adapter.name}"
-    try:
-        found = find_start(adapter, pair.spec, task.pretraining, scale, given, data)
-    except BadInput as error:
-        return Check("fail", what, str(error))
-    if found:
-        return Check("ok", what, f"{found.path}, sha256 {found.hash[:12]}")
-    if task.synthetic and not (scale == "tiny" and only_imported(adapter)):
-        return Check("ok", what, f"{place}: made on first use")
-    return Check("fail", what, f"none at {place}; run: {start_command(adapter, pair.spec, task.pretraining, scale)}")
+        yield Check("warn", "checkpoints", told)
 
 
 def _checkpoint(path: Path, digest: str | None, deep: bool, otherwise: State) -> Check:
     """Check that a checkpoint and its card are there and, when ``deep``, that it has the hash of the plan."""
-    what = f"weights {path.stem}"
+    what = f"checkpoint {path.stem}"
     try:
         card = load_card(path)
         if deep:

@@ -32,7 +32,7 @@ from embench.data.store import Prepared, Volume
 from embench.data.task import Task
 from embench.models.base import TorchModel
 from embench.models.registry import find_model
-from embench.runs.request import Choice, revived
+from embench.runs.request import ModelTask, revived
 from embench.training.recipe import Inference, Recipe, SlidingWindow
 
 WARM_UP, SECONDS, MOST_STEPS = 2, 6.0, 20
@@ -97,12 +97,14 @@ class Line:
         return self.training + (self.scoring or 0.0)
 
 
-def forecast(choices: Sequence[Choice], data: Path, device: str, threads: int, seeds: int, at_once: int) -> list[Line]:
+def forecast(
+    choices: Sequence[ModelTask], data: Path, device: str, threads: int, seeds: int, at_once: int
+) -> list[Line]:
     """Measure and multiply out.
 
     Parameters
     ----------
-    choices : sequence of Choice
+    choices : sequence of ModelTask
         Models on tasks, with recipe and budget.
     data : Path
         The data folder. A task that is not prepared is measured on noise; its test split is then known only where
@@ -177,7 +179,7 @@ def _windows_of_section(sides: Sequence[int], inference: Inference, volume: bool
     return math.prod(len(inference.starts(side, volume)) for side in sides)
 
 
-def _kind(choice: Choice) -> tuple[Any, ...]:
+def _kind(choice: ModelTask) -> tuple[Any, ...]:
     """Return what decides about the pace: choices equal in it are measured once."""
     task, scoring = choice.task, choice.task.scoring
     return (
@@ -189,7 +191,7 @@ def _kind(choice: Choice) -> tuple[Any, ...]:
     )
 
 
-def _line(choice: Choice, pace: Pace, shapes: Sequence[Shape] | None, seeds: int) -> Line:
+def _line(choice: ModelTask, pace: Pace, shapes: Sequence[Shape] | None, seeds: int) -> Line:
     from embench.scoring.score import SIDE_FOR_THRESHOLD, TRAINING_IMAGES_FOR_THRESHOLD
 
     task, inference = choice.task, choice.recipe.inference

@@ -24,6 +24,7 @@ from embench.data import catalog, store
 from embench.data.store import Prepared
 from embench.data.task import SPLITS, Item
 from embench.runs import request, trial
+from embench.runs.options import RunRequest
 from embench.scoring.schema import TrialResult
 
 
@@ -134,9 +135,7 @@ def run(
     data = data or paths.data_folder()
     catalog.find_task(task, data)  # refuses an unknown name, with near ones
     with TemporaryDirectory(prefix="embench-labels-") as folder, catalog.open_prepared(task, data) as prepared:
-        asked = request.Request(
-            [model], [task], seeds=seeds, iterations=iterations, snapshots=1, device="cpu", data=data
-        )
+        asked = RunRequest([model], [task], seeds=seeds, iterations=iterations, evaluations=1, device="cpu", data=data)
         scores: dict[str, list[float]] = {"right": [], "permuted": []}
         for spec in request.trials(replace(asked, results=Path(folder, "right"))):
             here = Path(folder, f"permuted-{spec.seed}")
@@ -144,7 +143,7 @@ def run(
             store.write(paths.prepared_path(task, here), prepared.task, masks)
             weights = (spec.weights,) if spec.weights else ()
             (other,) = request.trials(
-                replace(asked, first_seed=spec.seed, seeds=1, data=here, results=here / "results", weights=weights)
+                replace(asked, first_seed=spec.seed, seeds=1, data=here, results=here / "results", init_from=weights)
             )
             for kind, each in (("right", spec), ("permuted", other)):
                 scores[kind].append(_score(trial.run(each)))

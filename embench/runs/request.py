@@ -1,10 +1,11 @@
-"""From what was asked on the command line to a list of trials, everything checked before any training starts."""
+"""From a request to a list of trials: resolve (writes nothing), ensure (makes what may be made), plan."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from embench.models.checkpoints import Weights, load_weights
 from embench.models.external import ExternalTool
 from embench.models.registry import chosen_models, find_model
 from embench.pretraining.initial_checkpoint import check_wanted, find_start, only_imported, start_command, start_path
+from embench.runs.options import RunRequest
 from embench.runs.plan import TrialKey, TrialSpec
 from embench.scoring.schema import fingerprint
 from embench.training.recipe import OPEN, Recipe, SlidingWindow, checked, find_recipe, with_changes
@@ -28,49 +30,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to run, as asked: see ``embench run --help`` for each."""
-
-    models: Sequence[str]
-    tasks: Sequence[str] = ()
-    suite: str | None = None
-    seeds: int = 6
-    first_seed: int = 0
-    iterations: int | None = None
-    snapshots: int = 5
-    recipe: str | None = None
-    recipe_changes: Sequence[str] = ()
-    crop: int | None = None
-    batch_size: int | None = None
-    overlap: float | None = None
-    precision: Literal["fp32", "bf16"] | None = None
-    weights: Sequence[Path] = ()
-    device: str = "auto"
-    threads: int = 1
-    results: Path = Path("results")
-    data: Path | None = None
-    save_every: float = 60.0
-    deterministic: bool = False
-    keep_weights: bool = True
-
-
-@dataclass(frozen=True)
-class Choice:
+class ModelTask:
     """A model on a task: what its trials have in common.
 
     Parameters
     ----------
     spec : str
         How the model was named.
-    adapter : SegmentationModel
-    task : Task
     recipe : Recipe
         Filled in for the task, with what was asked for in its place, and plain (:meth:`Recipe.plain`).
     pairing : str
         ``default`` when the recipe is the one the model is published with, else the recipe's name.
-    track : {"published", "open"}
-    iterations : int
     snapshots : tuple of int
+        Iterations at which it is evaluated; the last is the budget.
     recipe_from : str or None
         What named the recipe; ``None``: it is the model's own.
     recipe_changes : tuple of str
@@ -87,8 +59,58 @@ class Choice:
     recipe_from: str | None = None
     recipe_changes: tuple[str, ...] = ()
 
+    @property
+    def pretrained(self) -> TorchModel | None:
+        """The adapter, where it is initialised from a checkpoint."""
+        adapter = self.adapter
+        return adapter if isinstance(adapter, TorchModel) and adapter.pretraining is not None else None
 
-def choices(request: Request, data: Path) -> list[Choice]:
+
+@dataclass(frozen=True)
+class Need:
+    """Something that trials read: a prepared file or a checkpoint.
+
+    Parameters
+    ----------
+    what : str
+        As in ``data vnc-mito``.
+    found : str
+        Where it stands; or that it is made on first use; or the fault, with the command that mends it.
+    state : {"ready", "made", "missing"}
+        ``made``: :func:`ensure` makes it.
+    make : callable, optional
+        What makes it.
+    """
+
+    what: str
+    found: str
+    state: Literal["ready", "made", "missing"]
+    make: Callable[[], object] | None = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A request brought together with what is on this machine; nothing has been written for it."""
+
+    request: RunRequest
+    data: Path
+    device: str
+    pairs: tuple[ModelTask, ...]
+    given: tuple[Weights, ...]
+    needs: tuple[Need, ...]
+
+    @property
+    def faults(self) -> list[str]:
+        """A line for each need that is missing."""
+        return [need.found for need in self.needs if need.state == "missing"]
+
+    def check(self) -> None:
+        """Raise :class:`BadInput` with a line for each thing that is missing and that the user has to bring or make."""
+        if self.faults:
+            raise BadInput(self.faults)
+
+
+def choices(request: RunRequest, data: Path) -> list[ModelTask]:
     """Return every model on every task of a request; nothing needs to be prepared for it.
 
     Raises
@@ -108,92 +130,179 @@ def choices(request: Request, data: Path) -> list[Choice]:
             iterations = request.iterations or task.iterations
             same = pair == "default" and recipe == published and iterations == task.iterations
             same = same and not isinstance(adapter, ExternalTool)  # whose budget is what it says itself
-            snapshots = snapshot_iterations(iterations, request.snapshots)
+            snapshots = snapshot_iterations(iterations, request.evaluations)
             track: Literal["published", "open"] = "published" if same else "open"
             changes = tuple(request.recipe_changes)
             found.append(
-                Choice(spec, adapter, task, recipe, pair, track, iterations, snapshots, request.recipe, changes)
+                ModelTask(spec, adapter, task, recipe, pair, track, iterations, snapshots, request.recipe, changes)
             )
     return found
 
 
-def trials(request: Request, device: str | None = None) -> list[TrialSpec]:
-    """Return every trial of a request, seed by seed, so that whatever is finished covers all models and tasks.
+def resolve(request: RunRequest, device: str | None = None) -> Resolution:
+    """Find out what a request means here: models on tasks, and what they need. Nothing is written.
 
     Parameters
     ----------
-    request : Request
+    request : RunRequest
     device : {"cpu", "cuda"}, optional
         What the trials run on where that is decided elsewhere; by default as asked, on this machine.
 
     Raises
     ------
     BadInput
-        Before anything is trained: numbers out of range, unknown names, data not prepared, weights missing or
-        of another method, a results folder that cannot be written.
+        Numbers out of range, unknown names, or given checkpoints that no model asked for is initialised from. What
+        is missing on this machine is in ``faults`` of the resolution.
     """
     data = request.data or data_folder()
-    chosen = choices(request, data)
-    check_writable(request.results)
+    pairs = choices(request, data)
     here = find_device(request.device if device is None else "auto")
-    given = [load_weights(path) for path in request.weights]
-    check_wanted(given, [choice.adapter for choice in chosen if isinstance(choice.adapter, TorchModel)])
+    given = [load_weights(path) for path in request.init_from]
+    check_wanted(given, [pair.adapter for pair in pairs if isinstance(pair.adapter, TorchModel)])
+    needs = {(need.what, need.found): need for pair in pairs for need in _needs(pair, request, data, given, here)}
+    return Resolution(request, data, device or here, tuple(pairs), tuple(given), tuple(needs.values()))
+
+
+def ensure(resolved: Resolution) -> None:
+    """Make what may be made: generated data, and pre-trained checkpoints on generated data."""
+    resolved.check()
+    for need in resolved.needs:
+        if need.make:
+            need.make()
+
+
+def plan(resolved: Resolution) -> list[TrialSpec]:
+    """Return every trial of a resolved request whose needs are there, seed by seed.
+
+    So whatever is finished early covers all models and tasks.
+    """
+    request, data = resolved.request, resolved.data
     hashes: dict[str, str] = {}
     found = []
-    for choice in chosen:
-        task, adapter = choice.task, choice.adapter
+    for pair in resolved.pairs:
+        task = pair.task
         if task.name not in hashes:
             with catalog.open_prepared(task.name, data) as prepared:
                 hashes[task.name] = prepared.hash
-        weights = find_weights(
-            adapter,
-            task,
-            choice.recipe,
-            given,
-            data,
-            here,
-            request.threads,
-            choice.spec,
-            deterministic=request.deterministic,
-        )
-        stamp = fingerprint(task, hashes[task.name], choice.iterations)
+        weights = None
+        if model := pair.pretrained:
+            weights = find_start(model, pair.spec, task.pretraining, pair.recipe.scale, resolved.given, data)
+            if weights is None:
+                raise BadInput(_checkpoint(pair, model, request, data, resolved.given, resolved.device).found)
+        stamp = fingerprint(task, hashes[task.name], pair.iterations)
         weights_hash = weights.hash if weights else None
-        for seed in range(request.first_seed, request.first_seed + request.seeds):
-            found.append(
-                TrialSpec(
-                    model=choice.spec,
-                    task=task.name,
-                    seed=seed,
-                    recipe=choice.recipe,
-                    pairing=choice.pairing,
-                    track=choice.track,
-                    iterations=choice.iterations,
-                    snapshots=choice.snapshots,
-                    key=TrialKey(
-                        adapter.name,
-                        task.name,
-                        choice.recipe,
-                        stamp,
-                        weights_hash,
-                        seed,
-                        source=adapter.source_hash,
-                    ),
-                    data=data,
-                    results_folder=request.results,
-                    weights=weights.path if weights else None,
-                    device=device or here,
-                    threads=request.threads,
-                    save_every=request.save_every,
-                    deterministic=request.deterministic,
-                    keep_weights=request.keep_weights,
-                    recipe_from=choice.recipe_from,
-                    recipe_changes=choice.recipe_changes,
-                )
+        found += [
+            TrialSpec(
+                model=pair.spec,
+                task=task.name,
+                seed=seed,
+                recipe=pair.recipe,
+                pairing=pair.pairing,
+                track=pair.track,
+                iterations=pair.iterations,
+                snapshots=pair.snapshots,
+                key=TrialKey(
+                    pair.adapter.name,
+                    task.name,
+                    pair.recipe,
+                    stamp,
+                    weights_hash,
+                    seed,
+                    source=pair.adapter.source_hash,
+                ),
+                data=data,
+                results_folder=request.results,
+                weights=weights.path if weights else None,
+                device=resolved.device,
+                threads=request.threads,
+                save_every=request.save_every,
+                deterministic=request.deterministic,
+                keep_weights=request.keep_weights,
+                recipe_from=pair.recipe_from,
+                recipe_changes=pair.recipe_changes,
             )
+            for seed in range(request.first_seed, request.first_seed + request.seeds)
+        ]
     return sorted(found, key=lambda trial: trial.seed)
 
 
-def choose_models(request: Request, chosen_tasks: Sequence[Task]) -> list[tuple[str, SegmentationModel]]:
+def trials(request: RunRequest, device: str | None = None) -> list[TrialSpec]:
+    """Resolve a request, make what may be made, and return its trials: :func:`resolve`, :func:`ensure`, :func:`plan`.
+
+    Raises
+    ------
+    BadInput
+        Before anything is trained: numbers out of range, unknown names, data not prepared, checkpoints missing or
+        of another method, a results folder that cannot be written.
+    """
+    resolved = resolve(request, device)
+    resolved.check()
+    check_writable(request.results)
+    ensure(resolved)
+    return plan(resolved)
+
+
+def _needs(pair: ModelTask, request: RunRequest, data: Path, given: Sequence[Weights], device: str) -> Iterator[Need]:
+    yield _prepared(pair.task, data)
+    if model := pair.pretrained:
+        yield _checkpoint(pair, model, request, data, given, device)
+
+
+def _prepared(task: Task, data: Path) -> Need:
+    what, path = f"data {task.name}", prepared_path(task.name, data)
+    dataset = catalog.find_dataset(task.name) if catalog.is_registered(task.name) else None
+    if dataset and dataset.generated and (not path.exists() or catalog.is_stale(path, task.name)):
+        return Need(what, f"{path}: generated on first use", "made", partial(catalog.make, task.name, data))
+    if path.exists():
+        return Need(what, str(path), "ready")
+    advice = f"; {catalog.how_to_prepare(dataset)}" if dataset else ""
+    return Need(what, f"{task.name}: not prepared in {path.parent}{advice}", "missing")
+
+
+def _checkpoint(
+    pair: ModelTask, model: TorchModel, request: RunRequest, data: Path, given: Sequence[Weights], device: str
+) -> Need:
+    """What a pre-trained model is initialised from: never random weights.
+
+    On generated data it is made where it is not there; elsewhere its absence is a fault that says what to run.
+    """
+    task, scale = pair.task, pair.recipe.scale
+    place = start_path(model, task.pretraining, scale, data)
+    what = f"checkpoint {model.name}"
+    try:
+        found = find_start(model, pair.spec, task.pretraining, scale, given, data)
+    except BadInput as error:
+        return Need(what, str(error), "missing")
+    if found:
+        return Need(what, f"{found.path}, sha256 {found.hash[:12]}", "ready")
+    on = f"{model.name} on {task.name}"
+    if scale == "tiny" and (method := only_imported(model)):
+        return Need(what, f"{on}: {method} weights are published for the full-size network alone", "missing")
+    if not task.synthetic:
+        command = start_command(model, pair.spec, task.pretraining, scale)
+        return Need(what, f"{on}: no pre-trained weights at {place}; run: {command}", "missing")
+
+    def make() -> None:
+        from embench.pretraining.command import run
+
+        assert model.pretraining is not None
+        if place.exists():  # made for another model, which shares it
+            return
+        run(
+            model.pretraining,
+            task.pretraining,
+            model=pair.spec,
+            scale=scale,
+            device=device,
+            threads=request.threads,
+            deterministic=request.deterministic,
+            data_folder=data,
+        )
+
+    return Need(what, f"{place}: pre-trained on first use", "made", make)
+
+
+def choose_models(request: RunRequest, chosen_tasks: Sequence[Task]) -> list[tuple[str, SegmentationModel]]:
     """Return the models asked for, as they were named and built.
 
     Of those that only a group named, what cannot start on a reduced task is left out, and said.
@@ -212,12 +321,13 @@ def choose_models(request: Request, chosen_tasks: Sequence[Task]) -> list[tuple[
     return [(spec, adapter) for spec, adapter in found if spec not in without]
 
 
-def choose_tasks(request: Request, data: Path) -> list[Task]:
+def choose_tasks(request: RunRequest, data: Path) -> list[Task]:
     """Return the tasks asked for; by default the published ones that are prepared, else the mini suite."""
     if request.tasks and request.suite:
         raise BadInput("give --task or --suite, not both")
     if request.tasks:
-        return [catalog.find_task(name, data) for name in dict.fromkeys(request.tasks)]
+        named = [task for name in request.tasks for task in catalog.SUITES.get(name, (name,))]
+        return [catalog.find_task(name, data) for name in dict.fromkeys(named)]
     if request.suite:
         return catalog.find_suite(request.suite)
     return prepared_published(data) or catalog.find_suite("mini")
@@ -229,14 +339,14 @@ def prepared_published(data: Path) -> list[Task]:
     return [catalog.find_task(name) for name in names if prepared_path(name, data).exists()]
 
 
-def overridden(recipe: Recipe, request: Request) -> Recipe:
+def overridden(recipe: Recipe, request: RunRequest) -> Recipe:
     """Return the recipe with the fields, crop, batch size, overlap and precision that were asked for."""
     recipe = with_changes(recipe, request.recipe_changes)
     recipe = recipe.resized(crop=request.crop, batch_size=request.batch_size)
     if request.overlap is not None and isinstance(recipe.inference, SlidingWindow):
         inference = replace(recipe.inference, overlap_2d=request.overlap, overlap_3d=request.overlap)
         recipe = replace(recipe, inference=inference)
-    return replace(recipe, precision=request.precision) if request.precision else recipe
+    return replace(recipe, precision=request.precision) if request.precision else recipe  # type: ignore[arg-type]
 
 
 def snapshot_iterations(iterations: int, snapshots: int) -> tuple[int, ...]:
@@ -244,56 +354,13 @@ def snapshot_iterations(iterations: int, snapshots: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(iterations * (i + 1) / snapshots)) for i in range(snapshots)}))
 
 
-def find_weights(
-    adapter: SegmentationModel,
-    task: Task,
-    recipe: Recipe,
-    given: Sequence[Weights],
-    data: Path,
-    device: str,
-    threads: int,
-    spec: str | None = None,
-    *,
-    deterministic: bool = False,
-) -> Weights | None:
-    """Return the checkpoint a trial starts from: one given that fits it, or the one made for the task's data.
-
-    On generated data it is made here when it is not there; elsewhere its absence is an error that says what to
-    run. A pre-trained model is never trained from random weights. ``spec`` is how the model was named.
-    """
-    if not isinstance(adapter, TorchModel) or adapter.pretraining is None:
-        return None
-    spec, scale = spec or adapter.name, recipe.scale
-    if found := find_start(adapter, spec, task.pretraining, scale, given, data):
-        return found
-    if scale == "tiny" and (method := only_imported(adapter)):
-        raise BadInput(f"{adapter.name} on {task.name}: {method} weights are published for the full-size network alone")
-    if not task.synthetic:
-        path = start_path(adapter, task.pretraining, scale, data)
-        command = start_command(adapter, spec, task.pretraining, scale)
-        raise BadInput(f"{adapter.name} on {task.name}: no pre-trained weights at {path}; run: {command}")
-    from embench.pretraining import command as command_module
-
-    made = command_module.run(
-        adapter.pretraining,
-        task.pretraining,
-        model=spec,
-        scale=scale,
-        device=device,
-        threads=threads,
-        deterministic=deterministic,
-        data_folder=data,
-    )
-    return load_weights(made)
-
-
-def _check_numbers(request: Request) -> None:
+def _check_numbers(request: RunRequest) -> None:
     faults = [
         f"--{name} {value}: must be at least 1"
         for name, value in (
             ("seeds", request.seeds),
             ("iterations", request.iterations),
-            ("snapshots", request.snapshots),
+            ("evaluations", request.evaluations),
             ("crop", request.crop),
             ("batch-size", request.batch_size),
             ("threads", request.threads),

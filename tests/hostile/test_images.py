@@ -377,7 +377,7 @@ def layout(tmp_path: Path, fault: str) -> tuple[Path, list[object]]:
     path = tmp_path / f"{side or 'image'}s" / name
     write(path)
     wanted = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--data-dir", tmp_path / "data"]
-    return path, ["prepare", "--name", "mine", "--classes", "0:background,1:er", "--allow-duplicates", *wanted]
+    return path, ["prepare", "mine", "--classes", "0:background,1:er", "--allow-duplicates", *wanted]
 
 
 def test_there_are_more_than_forty() -> None:

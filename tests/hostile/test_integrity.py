@@ -200,14 +200,14 @@ def test_the_place_of_a_section_is_beside_its_result(text: str) -> None:
         ["show", "{}"],
         ["verify", "{}"],
         ["export", "{}", "--format", "folder", "--out", "out"],
-        ["score", "--task", "{}", "--predictions", ".", "--check"],
+        ["score", "--task", "{}", "--predictions", ".", "--dry-run"],
         ["prepare", "{}", "--source", "."],
-        ["prepare", "--name", "{}", "--images", ".", "--masks", ".", "--classes", "0:a,1:b"],
-        ["prepare", "--name", "{}", "--tiles", "."],
+        ["prepare", "{}", "--images", ".", "--masks", ".", "--classes", "0:a,1:b"],
+        ["prepare", "{}", "--tiles", "."],
         ["fetch", "{}"],
         ["pretrain", "{}", "--data", "vnc-unlabelled"],
         ["pretrain", "retina", "--data", "{}"],
-        ["weights", "fetch", "{}"],
+        ["checkpoint", "fetch", "{}"],
         ["run", "--model", "{}", "--task", "vnc-mito"],
         ["run", "--model", "unet-resnet50", "--task", "{}"],
         ["run", "--model", "unet-resnet50", "--suite", "{}"],
@@ -327,7 +327,7 @@ def test_nothing_of_a_submission_is_run(tmp_path: Path) -> None:
     report = watched(
         tmp_path,
         handed_in / "predictions",
-        ["score", "--task", "mito", "--predictions", ".", "--check", *data],
+        ["score", "--task", "mito", "--predictions", ".", "--dry-run", *data],
         [
             "score",
             "--task",
@@ -367,7 +367,7 @@ def test_run_imports_no_adapter_but_the_one_that_was_named(tmp_path: Path) -> No
         textwrap.dedent(
             """
             import numpy as np
-            from embench.models.base import SegmentationModel
+            from embench import SegmentationModel
             class Half(SegmentationModel):
                 def predict(self, image_YX, task):
                     return (image_YX[None] < 1).astype(np.float32)

@@ -77,7 +77,7 @@ class Job:
 
     def command(self, folder: Path, save_every: float) -> list[str]:
         work = folder / "work"
-        return ["embench", *self.options.format(work=work).split(), "--save-every", str(save_every)]
+        return ["embench", *self.options.format(work=work).split(), "--state-every", str(save_every)]
 
     def attempt(
         self,
@@ -150,13 +150,13 @@ def _drained(descriptor: int) -> str:
 
 TRIAL = Job(
     "trial",
-    f"run --model {SMALL} --task toy --seeds 1 --iterations 4 --snapshots 2 --crop 32 --batch-size 2 "
+    f"run --model {SMALL} --task toy --seeds 1 --iterations 4 --evaluations 2 --crop 32 --batch-size 2 "
     "--device cpu --jobs 1 --data-dir {work} --results {work}/results",
 )
 PRETRAINING = Job(
     "pre-training",
     f"pretrain retina --model {SMALL} --data toy-unlabelled --scale tiny --epochs 2 --batch-size 16 --crop 32 "
-    "--device cpu --threads 1 --workers 0 --keep-every 1 --data-dir {work} --out {work}/out/small.safetensors",
+    "--device cpu --threads 1 --workers 0 --checkpoint-every 1 --data-dir {work} --out {work}/out/small.safetensors",
 )
 JOBS = (TRIAL, PRETRAINING)
 

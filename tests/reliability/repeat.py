@@ -48,7 +48,7 @@ def in_forks(runs: int) -> dict[str, Counter[str]]:
 
 def in_new_processes(asked: argparse.Namespace) -> dict[str, Counter[str]]:
     """Return how often each outcome came of the models' trials: results and stored sections."""
-    options = f"--model {asked.models} --task toy --seeds 1 --snapshots 2 --device cpu --jobs 1"
+    options = f"--model {asked.models} --task toy --seeds 1 --evaluations 2 --device cpu --jobs 1"
     found: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory(prefix="embench-repeat-") as name:
         data = make(Path(name) / "data")
