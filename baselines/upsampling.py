@@ -47,7 +47,8 @@ def convolve_upsampled(
     conv, *others = layers
     if skip is not None:
         skip = in_format(skip, format_of(x))
-    if x.device.type == "cpu" and x.shape[1] >= _FEWEST_CHANNELS:
+    # a network that is traced for other programs is to hold nothing but the library's own operations
+    if x.device.type == "cpu" and x.shape[1] >= _FEWEST_CHANNELS and not torch.jit.is_tracing():
         x = _filtered_first(conv, x, skip, size, interpolation)
     else:
         x = F.interpolate(x, size, **interpolation)

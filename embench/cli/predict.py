@@ -93,6 +93,38 @@ def predict(
     print_table(("output", "voxels ZYX", "seconds", "Mvoxel/s", "peak MiB", "objects"), rows)
 
 
+@app.command()
+def package(
+    what: Annotated[Path, typer.Argument(metavar="RESULT", help="A result, kept weights; for croissant a task.")],
+    out: Annotated[Path, typer.Option(help="A .zip for bioimageio, a folder for huggingface, a .json for croissant.")],
+    form: Annotated[str, typer.Option("--format", help="bioimageio, huggingface or croissant.")] = "bioimageio",
+    author: Annotated[list[str], typer.Option(help="Who made it; may be repeated.")] = [],  # noqa: B006
+    licence: Annotated[str | None, typer.Option(help="SPDX name of the weights' licence.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the package (default: model and task).")] = None,
+    model: Annotated[str | None, typer.Option(help="FILE.py:Class, for a network of a model of your own.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Package a trained network for others (bioimage.io, Hugging Face), or describe a prepared task (Croissant)."""
+    from embench.core.names import unknown
+    from embench.core.paths import prepared_path
+    from embench.prediction import batch, packages
+
+    if form == "croissant":
+        from embench.data.croissant import write_croissant
+        from embench.data.store import Prepared
+
+        if out.exists():
+            raise BadInput(f"{out}: exists; choose another --out")
+        with Prepared(prepared_path(str(what), data)) as prepared:
+            write_croissant(out, prepared)
+    elif form in packages.FORMATS:
+        about = packages.About(tuple(author), licence, name, model, data)
+        packages.pack(batch.find_network(what, data), out, about, form)
+    else:
+        raise unknown("format", form, (*packages.FORMATS, "croissant"))
+    print(f"{form}: {out}")
+
+
 @listing.command("trained")
 def list_trained(data: DataFolder = None) -> None:
     """Print the networks whose final weights are kept, with where they are."""

@@ -18,7 +18,7 @@ from embench.core.files import sha256, write_atomic
 from embench.core.paths import data_folder
 from embench.core.types import Count, Digest, Finite, Name
 from embench.data.task import Scale, Task
-from embench.training.recipe import Inference, SlidingWindow, WholeImage
+from embench.training.recipe import INFERENCES, Inference
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,8 +29,8 @@ FOLDER = "trained"
 class TrainedCard(BaseModel):
     """What made a network, and how it is applied.
 
-    ``model_source`` is the file and class of a model of the user's own (``FILE.py:Class``), ``task`` the whole task as
-    it was prepared, ``inference`` how a section is predicted (``whole`` or ``windows`` with its parameters),
+    ``adapter`` is how the model was named (``FILE.py:Class`` without a folder for one of the user's own), ``task`` the whole task as
+    it was prepared, ``inference`` how a section is predicted, by name with its parameters,
     ``norms`` mean and standard deviation of 0..1 grey values, ``score`` the trial's, ``start`` the hash of the
     checkpoint that the network was initialised from (``None``: random), ``threads`` of the processor it was scored
     with.
@@ -42,7 +42,7 @@ class TrainedCard(BaseModel):
     hash: Digest
     model: Name
     title: str = ""
-    model_source: str | None = None
+    adapter: str
     pairing: Name = "default"
     task: dict[str, Any]
     data_hash: Digest
@@ -72,7 +72,7 @@ class TrainedCard(BaseModel):
     def the_inference(self) -> Inference:
         """How a section is predicted."""
         ((name, facts),) = self.inference.items()
-        return _INFERENCE[name](**facts)
+        return INFERENCES[name](**facts)
 
     @property
     def row(self) -> str:
@@ -84,12 +84,9 @@ class TrainedCard(BaseModel):
         return f"embench {self.row} on {self.task['name']}, seed {self.seed}, weights {self.hash[:12]}"
 
 
-_INFERENCE: dict[str, type[Any]] = {"whole": WholeImage, "windows": SlidingWindow}
-
-
 def inference_facts(inference: Inference) -> dict[str, dict[str, Any]]:
     """Return how a section is predicted as a card holds it."""
-    name = next(name for name, kind in _INFERENCE.items() if isinstance(inference, kind))
+    name = next(name for name, kind in INFERENCES.items() if isinstance(inference, kind))
     return {name: asdict(inference)}
 
 

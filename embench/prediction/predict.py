@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,9 @@ from embench.prediction.networks import Doubt, Network, flipped
 from embench.prediction.source import GreyRange, Source, VoxelSize
 from embench.prediction.work import Work
 from embench.training.recipe import Inference, SlidingWindow
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger(__name__)
 
@@ -563,25 +566,44 @@ def _inference(network: Trained, options: Options, shape: Sequence[int]) -> Infe
     return SlidingWindow(tile, overlap, overlap, 1)
 
 
-def _network(network: Trained, inference: Inference, options: Options, device: Any) -> Network:
+def load_module(network: Trained, model: str | None = None) -> nn.Module:
+    """Return a trained network as a module in evaluation mode, on the processor.
+
+    Parameters
+    ----------
+    network : Trained
+    model : str, optional
+        ``FILE.py:Class``, which a model of one's own needs: its file is run.
+
+    Raises
+    ------
+    BadInput
+        When the weights do not fit their card or the model.
+    """
     from embench.models.base import TorchModel
-    from embench.models.registry import find_model
+    from embench.models.registry import code_of, find_model
+
+    card = network.card
+    if code_of(card.adapter) and not model:
+        raise BadInput(
+            f"{network.path.name}: a model of one's own, {card.adapter}; its file is run when it is named: "
+            f"--model {card.adapter}"
+        )
+    adapter = find_model(model if model and code_of(card.adapter) else card.adapter)
+    if not isinstance(adapter, TorchModel):
+        raise BadInput(f"{adapter.name}: no torch network; {network.path.name} cannot be its weights")
+    module = adapter.network_for(card.the_task, card.scale)
+    adapter.adapt(module)
+    return network.load_into(module).eval()
+
+
+def _network(network: Trained, inference: Inference, options: Options, device: Any) -> Network:
     from embench.training.inference import predict_section
     from embench.training.precision import autocast, deployed, place
 
     card, task = network.card, network.card.the_task
-    if card.model_source and not options.model:
-        raise BadInput(
-            f"{network.path.name}: a model of one's own, {card.model_source}; its file is run when it is named: "
-            f"--model {card.model_source}"
-        )
-    adapter = find_model(options.model if card.model_source and options.model else card.model)
-    if not isinstance(adapter, TorchModel):
-        raise BadInput(f"{adapter.name}: no torch network; {network.path.name} cannot be its weights")
-    module = place(network.load_into(adapter.at(card.scale).network(task.outputs)), device)
-    fixed = deployed(module)
-    fixed = flipped(fixed) if options.flips else fixed
-    fixed.eval()
+    fixed = deployed(place(load_module(network, options.model), device))
+    fixed = flipped(fixed).eval() if options.flips else fixed
 
     def predict(section: NDArray[np.uint8]) -> NDArray[np.float32]:
         with autocast(card.precision, device):

@@ -13,7 +13,7 @@ from embench.core.errors import BadInput
 from embench.data.task import Scale, Task
 from embench.models import trained
 from embench.models.base import TorchModel
-from embench.models.registry import find_model
+from embench.models.registry import code_of, find_model
 from embench.runs.plan import TrialSpec, is_done
 from embench.scoring.schema import TrialResult
 
@@ -31,7 +31,7 @@ def keep(
     facts = {
         "model": result.model.name,
         "title": result.model.title,
-        "model_source": spec.model if ":" in spec.model else None,
+        "adapter": spec.model.replace(f"{code.parent}/", "", 1) if (code := code_of(spec.model)) else spec.model,
         "pairing": result.pairing,
         "task": asdict(task),
         "data_hash": result.fingerprint.data_hash,

@@ -83,7 +83,7 @@ def in_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     After the library's own conversion it comes back as it is, and to add it to another part of the gradient in another
     format takes several times as long as to convert it.
     """
-    return _InFormat.apply(x, memory_format)
+    return _InFormat.apply(x, memory_format) if torch.is_grad_enabled() else x.contiguous(memory_format=memory_format)
 
 
 class _InFormat(torch.autograd.Function):
