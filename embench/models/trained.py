@@ -29,11 +29,10 @@ FOLDER = "trained"
 class TrainedCard(BaseModel):
     """What made a network, and how it is applied.
 
-    ``adapter`` is how the model was named (``FILE.py:Class`` without a folder for one of the user's own), ``task`` the whole task as
-    it was prepared, ``inference`` how a section is predicted, by name with its parameters,
-    ``norms`` mean and standard deviation of 0..1 grey values, ``score`` the trial's, ``start`` the hash of the
-    checkpoint that the network was initialised from (``None``: random), ``threads`` of the processor it was scored
-    with.
+    ``adapter`` is how the model was named (``FILE.py:Class`` without a folder for one of the user's own), ``task`` the
+    whole task as it was prepared, ``inference`` how a section is predicted, by name with its parameters, ``norms`` mean
+    and standard deviation of 0..1 grey values, ``score`` the trial's, ``start`` the hash of the checkpoint that the
+    network was initialised from (``None``: random), ``threads`` of the processor it was scored with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
