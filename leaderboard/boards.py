@@ -206,7 +206,8 @@ class Board:
         """Return what keeps a row from being ranked, one phrase per fault.
 
         A task without a trial, a diverged trial, fewer than three seeds on a task, a seed that the row has on
-        another task only, or trials without the measure (label maps made elsewhere have no average precision).
+        another task only, label maps made elsewhere by a training of unknown budget, or trials without the
+        measure (label maps have no average precision).
         """
         faults: list[str] = []
         cells = [(column, self.cell(row, column)) for column in self.columns]
@@ -222,6 +223,8 @@ class Board:
                 faults.append(f"{column.label}: no seed {enumerated(lacking)}")
             elif len(cell.trials) < FEWEST_SEEDS:
                 faults.append(f"{column.label}: {len(cell.trials)} of at least {FEWEST_SEEDS} seeds")
+            if any(trial.result.status == "submitted" and not trial.result.iterations_done for trial in cell.trials):
+                faults.append(f"{column.label}: budget unknown")
             if len(cell.values(measure)) < len(cell.scores):
                 faults.append(f"{column.label}: no {MEASURES[measure]}")
         return faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from embench.core.names import is_name
 from embench.data.catalog import find_task
 from embench.data.task import Task
 from embench.scoring.results import result_files
-from embench.scoring.schema import Fingerprint, TrialResult, digest_of
+from embench.scoring.schema import ONE_RESULT, Fingerprint, TrialResult, digest_of, predictions_digest
 from embench.training.recipe import find_recipe
 from leaderboard.cache.results import ResultCache, ResultSummary, summarise
 
@@ -43,14 +44,14 @@ class Trial(ResultSummary):
         Of the fingerprint.
     kind : {"published", "open", "synthetic"}
     way : tuple of str
-        Digests of the weights it started from and of its recipe.
+        Digests of the weights it started from, of its recipe, and of the file that its model is, if it is one.
     """
 
     path: Path
     row: str
     digest: str
     kind: Kind
-    way: tuple[str, str]
+    way: tuple[str, str, str]
 
     @property
     def column(self) -> tuple[str, str]:
@@ -139,34 +140,51 @@ def _trial(summary: ResultSummary, path: Path) -> Trial:
         row=result.row + (f"@{changed}" if changed else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
-        way=(digest_of(weights), digest_of(result.recipe)),
+        way=(digest_of(weights), digest_of(result.recipe), _source(result)),
     )
+
+
+def _source(result: TrialResult) -> str:
+    source = result.environment.get("source")
+    return digest_of(source) if source else ""
 
 
 def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
     """Give rows of different recipes or weights different names, and refuse second files of one trial.
 
     Where a row has trials of one column made in several ways, the names of all its trials get a suffix: the
-    first digits of the weights' hash, or of the recipe's digest where the weights agree.
+    first digits of the weights' hash, of the recipe's digest, or of that of the model's file. Of label maps that are
+    the same under several seeds the first alone is kept.
     """
-    ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str]]] = defaultdict(set)
+    ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str, str]]] = defaultdict(set)
     for trial in trials:
         ways[trial.row, trial.column].add(trial.way)
-    by_weights = {row for (row, _), found in ways.items() if len({weights for weights, _ in found}) > 1}
-    by_recipe = {row for (row, _), found in ways.items() if len({recipe for _, recipe in found}) > 1}
+    by_weights, by_recipe, by_code = (
+        {row for (row, _), found in ways.items() if len({way[place] for way in found}) > 1} for place in range(3)
+    )
     kept: dict[tuple[str, tuple[str, str], int], Trial] = {}
     refused = []
+    seen: dict[tuple[str, tuple[str, str], str], Trial] = {}
     for trial in trials:
-        weights, recipe = trial.way
+        weights, recipe, code = trial.way
         suffix = (f"#weights={weights[:6]}" if trial.row in by_weights else "") + (
             f"#recipe={recipe[:6]}" if trial.row in by_recipe else ""
         )
+        suffix += f"#code={code[:6]}" if trial.row in by_code and code else ""
         named = replace(trial, row=trial.row + suffix) if suffix else trial
         key = (named.row, named.column, named.result.seed)
         if key in kept:
             refused.append(f"{trial.path}: the same trial as {kept[key].path}; keep one of them")
-        else:
-            kept[key] = named
+            continue
+        if (digest := predictions_digest(named.result)) is not None:
+            first = seen.setdefault((named.row, named.column, digest), named)
+            if first is not named:
+                refused.append(
+                    f"{trial.path}: seed {named.result.seed} has the label maps of seed {first.result.seed} "
+                    f"({first.path}); {ONE_RESULT}"
+                )
+                continue
+        kept[key] = named
     return list(kept.values()), refused
 
 
@@ -212,8 +230,10 @@ def circumstances(first: Trial, second: Trial) -> list[str]:
 def overrides(recipe: dict[str, Any], task: Task | None) -> str:
     """Return how a trial's recipe departs from the named one at the task's own sizes, as ``crop=96,batch=8``.
 
-    Empty where it does not, and for a recipe that an adapter defines itself.
+    Empty where it does not, for a recipe that an adapter defines itself, and for a model without one.
     """
+    if "loss" not in recipe:
+        return ""
     try:
         own = find_recipe(str(recipe.get("name")))
     except BadInput:
@@ -244,7 +264,8 @@ def command(trials: Sequence[Trial]) -> str:
     seeds = sorted(trial.result.seed for trial in trials)
     if result.status == "submitted":
         return f"embench score --task {result.task} --predictions DIR --name {result.model.name} --seed {seeds[0]}"
-    parts = ["embench run", f"--model {result.model.name}", f"--task {result.task}"]
+    model = str(result.environment.get("model") or result.model.name)
+    parts = ["embench run", f"--model {shlex.quote(model)}", f"--task {result.task}"]
     if result.pairing != "default":
         parts.append(f"--recipe {result.pairing}")
     task = known_task(result.task)
@@ -258,7 +279,8 @@ def command(trials: Sequence[Trial]) -> str:
     if seeds[0]:
         parts.append(f"--first-seed {seeds[0]}")
     parts.append(f"--seeds {seeds[-1] - seeds[0] + 1}")
-    return " ".join(parts)
+    source = result.environment.get("source")
+    return " ".join(parts) + (f"  # with the file of SHA-256 {source}" if source else "")
 
 
 @cache

@@ -22,6 +22,12 @@ def score(
     dry_run: DryRun = False,
     results: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     data: DataFolder = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Steps of the training that made the model (default: unknown, then unranked).")
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The method has no randomness: this is its one result.")
+    ] = False,
 ) -> None:
     """Score predictions made elsewhere. Every file is checked first, and every fault is named at once."""
     from embench.core.files import check_writable
@@ -38,7 +44,10 @@ def score(
                 print(f"not read: {', '.join(checked.unread)}")
             return
         check_writable(results)
-        print(external.summary(*external.score(prepared, predictions, name, seed, results)))
+        made = external.score(
+            prepared, predictions, name, seed, results, iterations=iterations, deterministic=deterministic
+        )
+        print(external.summary(*made))
     print(f"results: {results}    next: embench leaderboard --results {results} --out site")
 
 

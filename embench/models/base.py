@@ -45,8 +45,8 @@ class SegmentationModel:
     title, family, licence, citation : str
         For the model card; ``family`` is ``cnn``, ``transformer``, ``hybrid``, ``mamba`` or ``other``.
     source_hash : str or None
-        SHA-256 of the file that says what the model is, where that is not the installed package: with another file it
-        is another model, whose trials are others.
+        SHA-256 of the file that says what the model is, or ``NAME==VERSION`` of the other package that it comes from:
+        with another one it is another model, whose trials are others. Of that file alone, not of what it imports.
     """
 
     name: ClassVar[str] = ""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embench.core.errors import BadInput
+from embench.core.files import sha256
 from embench.core.names import check_name, unknown
 from embench.core.plugins import from_file, registered_under
 from embench.models.base import GROUPS, SegmentationModel
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "embench.models"
 FAMILIES = "embench.model_families"
@@ -45,7 +50,10 @@ def _class_of(spec: str) -> object:
 
         return tuned(_checked(_class_of(named), named), tuning)
     if ".py:" in spec:
-        return from_file(spec, "a model")
+        found = from_file(spec, "a model")
+        if isinstance(found, type):
+            found.source_hash = sha256(Path(spec.rpartition(":")[0]))  # type: ignore[attr-defined]
+        return found
     family, colon, words = spec.partition(":")
     families = registered_under(FAMILIES)
     if colon and family in families:
@@ -53,7 +61,19 @@ def _class_of(spec: str) -> object:
     registered = registered_under(GROUP)
     if spec not in registered:
         raise unknown("model", spec, [*registered, *GROUPS, *(f"{name}:..." for name in families), "all"])
-    return registered[spec].load()
+    point = registered[spec]
+    return _of_package(point.load(), point)
+
+
+def _of_package(adapter: object, point: EntryPoint) -> object:
+    """Note the version of another package than this one, whose adapters change when it does."""
+    package = point.dist
+    if isinstance(adapter, type) and package is not None and package.name.lower() not in _OURS:
+        adapter.source_hash = f"{package.name}=={package.version}"  # type: ignore[attr-defined]
+    return adapter
+
+
+_OURS = ("embench", "embench-em")
 
 
 def code_of(spec: str) -> Path | None:

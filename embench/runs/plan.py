@@ -221,7 +221,7 @@ class TrialKey:
     seed: int
     transfer: str | None = None
     source: str | None = None
-    """Hash of the file that says what the model is; ``None``: it is part of an installed package."""
+    """Hash of the file that says what the model is, or its package and version; ``None``: it is part of this one."""
 
     @property
     def variant(self) -> str:

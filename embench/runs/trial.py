@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -80,6 +81,8 @@ def _run(spec: TrialSpec, report: Report, stop: signals.Interrupt) -> None:
         if schema.fingerprint(prepared.task, prepared.hash, spec.iterations) != spec.key.fingerprint:
             raise BadInput(f"{prepared.path}: changed since the run was planned; start it again")
         adapter = find_model(spec.model)
+        if adapter.source_hash != spec.key.source:
+            raise BadInput(f"{spec.model}: changed since the run was planned; start it again: it is another model now")
         attempt = _attempt_of(adapter)
         if device.type == "cuda" and torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats(device)  # those of earlier trials of this process
@@ -285,7 +288,7 @@ def _plain_attempt(
         licence=adapter.licence,
         citation=adapter.citation,
     )
-    return _result(
+    result = _result(
         spec,
         task,
         card,
@@ -297,6 +300,11 @@ def _plain_attempt(
         leakage=duplicates.of_trial(prepared),
         sections=kept,
     )
+    return result.model_copy(update={"recipe": NO_RECIPE})  # what it does in fit is its own
+
+
+NO_RECIPE = {"name": "none"}
+"""Stands in the result of a model that the harness does not train."""
 
 
 def _tool_attempt(
@@ -365,10 +373,19 @@ def _result(spec: TrialSpec, task: Task, card: ModelCard, **found: Any) -> Trial
         fingerprint=spec.key.fingerprint,
         iterations_asked=spec.iterations,
         peak_memory_bytes=peak_memory(spec.device),
-        environment=environment.environment(spec.device, spec.threads),
+        environment=environment.environment(spec.device, spec.threads) | _source(spec),
         class_names=task.classes,
         **found,
     )
+
+
+def _source(spec: TrialSpec) -> dict[str, Any]:
+    """Return what the model is where it is no part of this package: its file, without the folder, and their hash."""
+    if spec.key.source is None:
+        return {}
+    file, colon, name = spec.model.rpartition(":")
+    named = f"{Path(file).name}:{name}" if ".py" in file and colon else spec.model.rpartition("/")[2]
+    return {"model": named, "source": spec.key.source}
 
 
 def _weights_facts(weights: Weights | None) -> dict[str, Any] | None:

@@ -7,10 +7,12 @@ or resized.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -36,7 +38,14 @@ from embench.scoring import evidence, results, schema
 from embench.scoring import score as scoring
 from embench.scoring.predictions import keep_section, kept_sections
 from embench.scoring.results import RECIPE, result_path
-from embench.scoring.schema import ImageCounts, ModelCard, SnapshotScore, TrialResult
+from embench.scoring.schema import (
+    ONE_RESULT,
+    ImageCounts,
+    ModelCard,
+    SnapshotScore,
+    TrialResult,
+    predictions_digest,
+)
 
 
 @dataclass(frozen=True)
@@ -155,11 +164,20 @@ def check(prepared: Prepared, folder: Path) -> Predictions:
     return Predictions(parts, len(opened), digest.hexdigest(), unread)
 
 
-def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: Path) -> tuple[TrialResult, Path]:
+def score(
+    prepared: Prepared,
+    predictions: Path,
+    name: str,
+    seed: int,
+    folder: Path,
+    *,
+    iterations: int | None = None,
+    deterministic: bool = False,
+) -> tuple[TrialResult, Path]:
     """Check predictions, score them, and write a result marked as submitted.
 
-    Nothing is known of how they were made: the model card says so, the track is open, and no iterations are counted.
-    The fingerprint names the task's budget, so that the result stands beside the trials of the task.
+    Nothing is known of how they were made: the model card says so, and the track is open. Without ``iterations`` the
+    budget is not known either: the result stands beside the trials of the task's budget, unranked.
 
     Parameters
     ----------
@@ -171,6 +189,10 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
         Tells several sets of predictions of one model apart.
     folder : Path
         Of results.
+    iterations : int, optional
+        Optimiser steps of the training that made the model, as whoever hands it in states them.
+    deterministic : bool
+        The method has no randomness: this is its one result, compared over images.
 
     Returns
     -------
@@ -181,7 +203,7 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
     ------
     BadInput
         Whatever :func:`check` finds; a name that is not one or that is a model of the harness; a result of this name
-        and seed from other predictions.
+        and seed from other predictions, or of another seed from the same ones.
     """
     check_name(name, "--name")
     if name in registry.model_names():
@@ -189,18 +211,31 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
     if seed < 0:
         raise BadInput(f"--seed {seed}: must not be negative")
     task = prepared.task
-    fingerprint = schema.fingerprint(task, prepared.hash, task.iterations)
+    if iterations is not None and iterations < 1:
+        raise BadInput(f"--iterations {iterations}: give the number of optimiser steps, or leave it out")
+    fingerprint = schema.fingerprint(task, prepared.hash, iterations or task.iterations)
     path = result_path(folder, name, fingerprint, seed)
     checked = check(prepared, predictions)
+    others: list[str] = []
     if confined.status(path, folder) is not None:
         before = results.load(path, folder)
-        if before.environment.get("predictions", {}).get("sha256") == checked.sha256:
+        if predictions_digest(before) == checked.sha256:
             return before, path
         raise BadInput(
             f"{path}: already holds the score of other predictions of {name}, seed {seed}; "
             "give another --seed or --name, or remove it"
         )
-    snapshot, kept = snapshot_of(prepared, checked, 0, path)
+    with suppress(FileNotFoundError):  # no result of this model yet
+        others = fnmatch.filter(confined.names(path.parent, folder), "seed-*.json")
+    for other in (path.with_name(name) for name in others):
+        before = results.load(other, folder)
+        if predictions_digest(before) == checked.sha256:
+            raise BadInput(
+                f"{predictions}: the label maps of seed {before.seed} ({other}), voxel by voxel; {ONE_RESULT}"
+            )
+        if deterministic or before.environment.get("predictions", {}).get("deterministic"):
+            raise BadInput(f"{other}: {name} is deterministic and has one result; give another --name, or remove it")
+    snapshot, kept = snapshot_of(prepared, checked, iterations or 0, path)
     result = TrialResult(
         model=ModelCard(name=name, pretraining="unknown", pretraining_data="unknown"),
         task=task.name,
@@ -210,15 +245,19 @@ def score(prepared: Prepared, predictions: Path, name: str, seed: int, folder: P
         track="open",
         synthetic=task.synthetic,
         status="submitted",
-        message="predictions made elsewhere; training data, budget and recipe are not known",
+        message=f"predictions made elsewhere; training data{'' if iterations else ', budget'} and recipe are not known",
         fingerprint=fingerprint,
-        iterations_asked=0,
-        iterations_done=0,
+        iterations_asked=iterations or 0,
+        iterations_done=iterations or 0,
         snapshots=(snapshot,),
         environment={
             "embench": embench.__version__,
             "commit": environment.commit(),
-            "predictions": {"files": checked.files, "sha256": checked.sha256},
+            "predictions": {
+                "files": checked.files,
+                "sha256": checked.sha256,
+                **({"deterministic": True} if deterministic else {}),
+            },
         },
         leakage=duplicates.of_trial(prepared),
         class_names=task.classes,
@@ -360,4 +399,22 @@ def summary(result: TrialResult, path: Path) -> str:
     final = result.final
     assert final is not None
     per_class = json.dumps({result.class_names[value]: round(iou, 4) for value, iou in final.class_iou.items()})
-    return f"{result.task}: {result.model.name} seed {result.seed}, score {final.score:.4f}, IoU {per_class}, {path}"
+    line = f"{result.task}: {result.model.name} seed {result.seed}, score {final.score:.4f}, IoU {per_class}, {path}"
+    return "\n".join([line, *absent_classes(result)])
+
+
+def absent_classes(result: TrialResult) -> list[str]:
+    """Return a line per class that no test image holds, whose score says nothing of the model."""
+    final = result.final
+    if final is None:
+        return []
+    held: dict[int, int] = {}
+    for image in final.images:
+        for value, (found, _, missed) in image.classes.items():
+            held[value] = held.get(value, 0) + found + missed
+    return [
+        f"warning: no test image holds {result.class_names[value]}: its {final.class_iou[value]:.4f} says only whether "
+        "any of it was predicted"
+        for value, count in held.items()
+        if not count
+    ]

@@ -219,6 +219,19 @@ class ResultFile(TrialResult):
     sha256: Digest
 
 
+ONE_RESULT = (
+    "one prediction is one result, whatever its seed; of a method without randomness give one, with --deterministic: "
+    "it is compared over images"
+)
+
+
+def predictions_digest(result: TrialResult) -> str | None:
+    """Return the SHA-256 of the label maps that a result is of; ``None`` for a trial of the harness."""
+    told = result.environment.get("predictions")
+    digest = told.get("sha256") if isinstance(told, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
 def digest_of(facts: Any) -> str:
     """Return twelve hexadecimal digits of a JSON-able value, independent of key order."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

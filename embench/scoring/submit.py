@@ -5,11 +5,15 @@ Files are read as data: nothing in them is imported or run. Everything is checke
 
 from __future__ import annotations
 
+import fnmatch
+import json
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from embench.core import confined
 from embench.core.errors import BadInput
@@ -19,7 +23,8 @@ from embench.core.names import check_name, is_name
 from embench.data.catalog import find_task, is_registered
 from embench.scoring import predictions, results, test_sets
 from embench.scoring.results import RECIPE, result_files, result_path
-from embench.scoring.schema import TrialResult, digest_of
+from embench.scoring.schema import ONE_RESULT, TrialResult, digest_of, predictions_digest
+from embench.training.recipe import find_recipe
 
 
 @dataclass(frozen=True)
@@ -111,23 +116,68 @@ def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
         faults += _faults_in(folder, each) + _section_faults(each)
         if fault := test_sets.fault(each.result, registry):
             faults.append(f"{each.source}: {fault}")
+    faults += _repeated(folder, list(found.values()))
     if faults:
         raise BadInput(faults)
     return [found[place] for place in sorted(found)]
+
+
+def _repeated(folder: Path, checked: Sequence[Submitted]) -> list[str]:
+    """Return a line per result whose label maps another seed of the same model has already: one result, not two."""
+    faults: list[str] = []
+    first: dict[tuple[str, str, str], tuple[int, Path]] = {}
+    known = set()
+    for each in sorted(checked, key=lambda each: each.result.seed):
+        near = folder / each.place.parent
+        stored = _stored(folder, near) if near not in known else []
+        known.add(near)
+        for path, result in (*stored, (each.source, each.result)):
+            if (digest := predictions_digest(result)) is None:
+                continue
+            seed, other = first.setdefault((result.task, result.row, digest), (result.seed, path))
+            if seed != result.seed and path == each.source:
+                faults.append(f"{path}: seed {result.seed} has the label maps of seed {seed} ({other}); {ONE_RESULT}")
+    return faults
+
+
+def _stored(folder: Path, near: Path) -> list[tuple[Path, TrialResult]]:
+    """Return the readable results in one folder of results; others are named when a board is built."""
+    found = []
+    with suppress(OSError):  # nothing is there
+        for name in fnmatch.filter(confined.names(near, folder), "seed-*.json"):
+            with suppress(BadInput):
+                found.append((near / name, results.load(near / name, folder)))
+    return found
 
 
 def place_of(result: TrialResult) -> Path:
     """Return where a result belongs, relative to a folder of results: as ``embench run`` and ``score`` write it."""
     if result.status == "submitted":
         return result_path(Path(), result.model.name, result.fingerprint, result.seed)
-    facts = {
-        "recipe": result.recipe,
+    recipe = _recipe_of(result)
+    facts: dict[str, Any] = {
+        "recipe": recipe,
         "fingerprint": result.fingerprint.model_dump(mode="json"),
         "weights": result.model.weights_hash,
         "transfer": (result.weights or {}).get("transfer"),
     }
-    variant = f"{check_name(str(result.recipe.get('name')), 'recipe')}-{digest_of(facts)}"
+    if source := result.environment.get("source"):
+        facts["source"] = source
+    variant = f"{check_name(str(recipe.get('name')), 'recipe')}-{digest_of(facts)}"
     return Path(result.task) / result.model.name / variant / f"seed-{result.seed}.json"
+
+
+def _recipe_of(result: TrialResult) -> dict[str, Any]:
+    """Return the recipe after which a result's folder is called: the one planned, where the model has none."""
+    name = result.recipe.get("name")
+    if "loss" in result.recipe or not isinstance(name, str):
+        return result.recipe
+    planned = find_recipe(_PLANNED if name == "none" else name)
+    return json.loads(json.dumps(asdict(planned.for_task(find_task(result.task)))))
+
+
+_PLANNED = "retina"
+"""What :func:`embench.runs.request.pairing` plans for a model that the harness does not train."""
 
 
 def advice(checked: Sequence[Submitted], folder: Path) -> str:
@@ -192,8 +242,10 @@ def _task_faults(result: TrialResult) -> list[str]:
     }
     if result.status != "submitted":
         facts["iterations asked"] = (result.iterations_asked, mark.iterations)
-    if result.track == "published" or result.status == "submitted":
+    if result.track == "published" or (result.status == "submitted" and not result.iterations_done):
         facts["iterations of the published budget"] = (mark.iterations, task.iterations)
+    if result.status == "submitted" and result.iterations_done:
+        facts["iterations"] = (mark.iterations, result.iterations_done)
     return [
         f"{what}: {_brief(found)}, the task has {_brief(expected)}; only results under the task as published may stand"
         for what, (found, expected) in facts.items()

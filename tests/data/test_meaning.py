@@ -27,8 +27,11 @@ import zarr
 from PIL import Image
 
 from embench.core.errors import BadInput
+from embench.data import store
 from embench.data.convert import grey, label_section, labels, scaled
 from embench.data.readers.open import FORMATS, open_volume
+from embench.data.task import Item, Scoring, Task
+from embench.scoring import external
 
 HEIGHT, WIDTH = 24, 32
 _RNG = np.random.default_rng(5)
@@ -455,6 +458,34 @@ def test_a_mask_means_what_its_format_says(name: str, tmp_path: Path) -> None:
         return
     sections = labels(open_volume(path), classes)
     np.testing.assert_array_equal(np.stack([sections[z] for z in range(sections.shape[0])]), values)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_prediction_means_what_its_format_says(name: str, tmp_path: Path) -> None:
+    """Label maps that hold the truth in their own way score 1, or are refused; never 0."""
+    way = WAYS[name]
+    if ":" in way.suffix:  # a folder of predictions cannot name what is inside a file
+        return
+    values = DEEP_MASK if way.deep else MASK
+    task = Task("mine", "M", "own", ("background", "er"), Scoring("stack"), 100)
+    grey_values = DEEP_GREY if way.deep else GREY
+    stem_ = f"a{way.suffix.partition('.tif')[0]}" if way.suffix == ".ome.tif" else "a"
+    items = [Item("train", "t", GREY, MASK), Item("test", stem_, grey_values, values)]
+    store.write(tmp_path / "mine.h5", task, items)
+    (tmp_path / "p").mkdir()
+    path = stored(way, tmp_path / "p", values)
+    for other in (tmp_path / "p").glob("other-*"):  # what an OME-TIFF names is elsewhere
+        other.rename(tmp_path / other.name)
+    with store.Prepared(tmp_path / "mine.h5") as prepared:
+        if way.mask or way.white != 1:
+            with pytest.raises(BadInput) as caught:
+                external.check(prepared, tmp_path / "p")
+            assert str(path) in str(caught.value)
+            assert len(caught.value.lines) == 1
+            return
+        checked = external.check(prepared, tmp_path / "p")
+        found = np.stack(list(checked.labels(0)))
+        np.testing.assert_array_equal(found, values)
 
 
 def test_every_format_has_ways() -> None:
