@@ -173,7 +173,8 @@ def _recipe_of(result: TrialResult) -> dict[str, Any]:
     if "loss" in result.recipe or not isinstance(name, str):
         return result.recipe
     planned = find_recipe(_PLANNED if name == "none" else name)
-    return json.loads(json.dumps(asdict(planned.for_task(find_task(result.task)))))
+    facts: dict[str, Any] = json.loads(json.dumps(planned.for_task(find_task(result.task)).facts()))
+    return facts
 
 
 _PLANNED = "retina"

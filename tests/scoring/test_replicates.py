@@ -77,7 +77,7 @@ def test_submit_refuses_them(data: Prepared, tmp_path: Path) -> None:
     submitted = []
     for place in (path, copied(path, 1)):
         result = results.load(place)
-        submitted.append(submit.Submitted(place, result, submit.place_of(result)))
+        submitted.append(submit.Submitted(place, tmp_path / "r", result, submit.place_of(result)))
     (line,) = submit._repeated(tmp_path / "board", submitted)
     assert "seed 1 has the label maps of seed 0" in line
 
