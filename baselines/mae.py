@@ -14,7 +14,6 @@ from baselines.transunet_network import PATCH, Encoder
 from baselines.views import OneView
 from embench.data.task import Scale
 from embench.pretraining.method import Augment, Pretraining, Settings
-from embench.training.augment_batch import Batched
 from embench.training.optim import warm_cosine
 
 MASKED = 0.75
@@ -113,9 +112,6 @@ class MAE(Pretraining):
 
     def augmentation(self, crop: int) -> Augment:
         return OneView(crop)
-
-    def batched(self, crop: int) -> Batched:
-        return OneView(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         network: Any = self.model.at(settings.scale).network(1)

@@ -12,7 +12,6 @@ from torch import Tensor, distributed, nn
 from baselines.unet_resnet50 import UNetResNet50
 from baselines.views import TwoViews
 from embench.pretraining.method import Augment, Pretraining, Settings
-from embench.training.augment_batch import Batched
 
 QUEUE = {"full": 65536, "tiny": 1024}
 MOMENTUM = 0.999
@@ -105,9 +104,6 @@ class MoCoV2(Pretraining):
 
     def augmentation(self, crop: int) -> Augment:
         return TwoViews(crop)
-
-    def batched(self, crop: int) -> Batched:
-        return TwoViews(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         encoder: Any = self.model.at(settings.scale).network(1).encoder

@@ -12,7 +12,6 @@ from torch import Tensor, distributed, nn
 from baselines.transunet import TransUNetModel
 from baselines.views import TwoViews
 from embench.pretraining.method import Augment, Pretraining, Settings
-from embench.training.augment_batch import Batched
 from embench.training.optim import warm_cosine
 
 TEMPERATURE = 0.1
@@ -107,9 +106,6 @@ class SimCLR(Pretraining):
 
     def augmentation(self, crop: int) -> Augment:
         return TwoViews(crop)
-
-    def batched(self, crop: int) -> Batched:
-        return TwoViews(crop).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         network: Any = self.model.at(settings.scale).network(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,10 +10,9 @@ import numpy as np
 
 from embench.training import augment
 from embench.training.augment import Augmentation
-from embench.training.augment_batch import Batched, Blur, Chain, Geometry, Jitter, Noise, edge_of, kernel_of_sigma
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 NOISE_VARIANCE = (255**2 * 1e-5, 255**2 * 1e-4)
 """In squared grey levels of 0..255."""
@@ -57,19 +54,6 @@ class TwoViews(Augmentation):
             augment.HorizontalFlip(),
             augment.VerticalFlip(),
             augment.GaussNoise(NOISE_VARIANCE, logarithmic=True),
-        )
-
-    def batched(self) -> BatchedViews:
-        """Return the same distribution for whole batches on a device."""
-        low, high = map(math.log, NOISE_VARIANCE)
-        return BatchedViews(
-            # Flips before the rotation and the crop are as good as after them: both are drawn without a handedness.
-            Geometry(self.crop, 180, scale=SCALE, ratio=RATIO),
-            Chain(
-                Jitter(*JITTER),
-                Blur(kernel_of_sigma(*SIGMA), edge_of(SIGMA[1])),
-                Noise(lambda rng: math.exp(rng.uniform(low, high))),
-            ),
         )
 
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -118,32 +102,7 @@ class OneView(Augmentation):
             augment.RandomResizedCrop(self.crop, scale=SCALE, ratio=RATIO),
         )
 
-    def batched(self) -> BatchedViews:
-        """Return the same distribution for whole batches on a device."""
-        return BatchedViews(Geometry(self.crop, 0, scale=SCALE, ratio=RATIO), Chain(), views=1)
-
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray]:
         """Draw the view (crop, crop) of a uint8 image (Y, X) of any size; see :meth:`TwoViews.__call__`."""
         augment.check_grey("image", image_YX)
         return (self._chain(rng, image_YX)[0],)
-
-
-class BatchedViews(Batched):
-    """The views of a batch of tiles; see :meth:`TwoViews.batched` and :meth:`OneView.batched`."""
-
-    def __init__(self, geometry: Geometry, alteration: Chain, views: int = 2) -> None:
-        self.geometry, self.alteration, self.views = geometry, alteration, views
-
-    def draw_one(self, rng: np.random.Generator, height: int, width: int) -> list[float]:
-        views = ((*self.geometry.draw(rng, height, width), *self.alteration.draw(rng)) for _ in range(self.views))
-        return [number for view in views for number in view]
-
-    def alter(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> tuple[Tensor, ...]:
-        return tuple(
-            self.alteration(
-                self.geometry(images_BYX, numbers[:, : self.geometry.numbers]),
-                numbers[:, self.geometry.numbers :],
-                [self.views * seed + view for seed in seeds],
-            )
-            for view, numbers in enumerate(drawn.chunk(self.views, dim=1))
-        )

@@ -3,16 +3,15 @@
     python benchmarks/pretraining.py                        # one GPU, 200 steps of 256 images
     python benchmarks/pretraining.py --reference            # and the published way, on the same device in the same run
     python benchmarks/pretraining.py --data cem500k         # on the packed set itself, not on a stand-in for it
-    python benchmarks/pretraining.py --loader               # what one data worker can do
     torchrun --nproc-per-node=8 benchmarks/pretraining.py --batch-size 2048
 
-This is `embench pretrain` itself, run for some steps: packed HDF5, data workers, uint8 to the device, corruption
-there, forward, backward, optimiser. The clock runs from the first loss read after the warm-up to the last one, and
+This is `embench pretrain` itself, run for some steps: packed HDF5, batches made ahead by threads, uint8 to the device,
+forward, backward, optimiser. The clock runs from the first loss read after the warm-up to the last one, and
 a loss is known only when the device has finished its step. Without a GPU a few small steps are made on the CPU, to see
 that it runs.
 
 The reference is the published program in plain form: fp32 unless cuDNN decides otherwise, eager, every image augmented
-and normalised by itself in the data workers.
+and normalised by itself in data workers (processes).
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,10 @@ from embench.data.catalog import open_prepared
 from embench.data.store import Prepared
 from embench.data.task import UnlabelledSet
 from embench.data.unlabelled import Tiles
-from embench.pretraining import samples
 from embench.pretraining.distributed import World, joined_world
 from embench.pretraining.loop import Progress, pretrain
 from embench.pretraining.method import CEM500K_NORMS
+from embench.training.feeding import workers_for
 from retina.corruption import Corruption
 from retina.pretraining import Reconstruction
 
@@ -147,7 +146,6 @@ def ours(data: Prepared, options: argparse.Namespace, device: str, world: World)
         epochs=10**6,
         precision=options.precision,
         accumulate=options.accumulate,
-        views=options.views,
         compile=options.compile,
     )
     with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(Done):
@@ -168,42 +166,19 @@ def ours(data: Prepared, options: argparse.Namespace, device: str, world: World)
     return meter.speed(options.batch_size, torch.device(device))
 
 
-def loader(data: Prepared, batch_size: int, batches: int) -> str:
-    """Return what one data worker does in a second: reading alone, and with what it has to draw or to make."""
-    tiles, method = Tiles(data, SIDE), Reconstruction()
-    order = iter(np.random.default_rng(0).permutation(len(tiles)).tolist() * batches)
-    speeds = {"reading": per_second(lambda: tiles.read([next(order) for _ in range(batch_size)]), batches, batch_size)}
-    for views, title in (("device", "reading, and drawing for the device"), ("host", "reading, and making the views")):
-        settings = method.settings(batch_size=batch_size, views=views)
-        keys = samples.batch_numbers(len(tiles), settings, [0], 0, World())
-        make = samples.Samples(tiles, method, settings, [0]).__getitem__  # what a worker runs
-        speeds[title] = per_second(partial(map_next, make, keys), batches, batch_size)
-    return "\n".join(f"{title}: {speed:.0f} images/s" for title, speed in speeds.items())
-
-
-def map_next(make: Callable[[Any], object], things: Iterator[Any]) -> object:
-    """Return what is made of the next thing."""
-    return make(next(things))
-
-
-def per_second(make: Callable[[], object], batches: int, batch_size: int) -> float:
-    """Return the images per second of the fastest of some batches."""
-    seconds = []
-    for _ in range(batches):
-        began = time.perf_counter()
-        make()
-        seconds.append(time.perf_counter() - began)
-    return batch_size / min(seconds)
-
-
 class Singles(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Image by image, augmented and normalised, as published."""
 
-    def __init__(self, tiles: Tiles) -> None:
-        self.tiles, self.corruption = tiles, Corruption(SIDE)
+    def __init__(self, path: Path, length: int) -> None:
+        self.path, self.length, self.corruption = path, length, Corruption(SIDE)
 
     def __len__(self) -> int:
-        return len(self.tiles)
+        return self.length
+
+    @cached_property
+    def tiles(self) -> Tiles:
+        """Opened in the process that reads."""
+        return Tiles(Prepared(self.path), SIDE)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         mean, deviation = CEM500K_NORMS
@@ -222,7 +197,7 @@ def reference(data: Prepared, options: argparse.Namespace, device: torch.device)
     network = VisionTransformer(1).to(device).train()
     optimiser = torch.optim.SGD(network.parameters(), 0.003, momentum=0.9, weight_decay=1e-4, foreach=False)
     loader = DataLoader(
-        Singles(Tiles(data, SIDE)),
+        Singles(data.path, len(Tiles(data, SIDE))),
         options.batch_size,
         shuffle=True,
         drop_last=True,
@@ -266,17 +241,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=16384 if gpu else 64, help="of the stand-in set")
     parser.add_argument("--data", help="a prepared unlabelled set instead of the stand-in")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16" if gpu else "fp32")
-    parser.add_argument("--views", choices=("host", "device"), default="device" if gpu else "host")
     parser.add_argument("--accumulate", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--workers", type=int, default=min(environment.cores(), 16) if gpu else 0)
+    parser.add_argument("--workers", type=int, default=workers_for("cuda" if gpu else "cpu", environment.cores()))
     parser.add_argument("--threads", type=int, default=environment.cores())
     parser.add_argument("--peak-tflops", type=float, help="of one device")
     parser.add_argument("--reference", action="store_true", help="time the published way too")
     parser.add_argument(
         "--scratch", type=Path, help="folder for the stand-in set, which stays; several processes need it"
     )
-    parser.add_argument("--loader", action="store_true", help="time one data worker alone")
     options = parser.parse_args(arguments)
 
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if gpu else "cpu"
@@ -293,11 +266,9 @@ def main(arguments: list[str] | None = None) -> None:
                 packing.pack(path, spec, Patches(options.images), {})
             world.wait()
         with open_prepared(options.data) if options.data else Prepared(path) as data:
-            if options.loader:
-                return print(loader(data, min(256, len(Tiles(data, SIDE))), batches=10))
             what = torch.cuda.get_device_name(device) if gpu else "no GPU here: a few small steps on the CPU"
             told = f"{what}; {world.size} x torch {torch.__version__}, batch {options.batch_size}, {options.precision}"
-            told += f", views on the {options.views}, {options.workers} workers, {options.threads} threads"
+            told += f", {options.workers} workers, {options.threads} threads"
             if world.rank == 0:
                 print(told + (", compiled" if options.compile else ""), flush=True)
             found = ours(data, options, device, world)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,19 +11,9 @@ import numpy as np
 from embench.core.errors import BadInput
 from embench.training import augment
 from embench.training.augment import Augmentation
-from embench.training.augment_batch import (
-    Batched,
-    Blur,
-    BrightnessContrast,
-    Chain,
-    Geometry,
-    Holes,
-    Noise,
-    kernel_of_edge,
-)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 HOLE = 16
 """Edge of a hole, pixels, whatever the crop."""
@@ -93,18 +82,6 @@ class Corruption(Augmentation):
             augment.CoarseDropout(self.max_holes, HOLE) if self.dropout else None,
         )
 
-    def batched(self) -> BatchedCorruption:
-        """Return the same distribution for whole batches on a device."""
-        return BatchedCorruption(
-            Geometry(self.crop, 90, scale=SCALE, ratio=RATIO),
-            Chain(
-                BrightnessContrast() if self.brightness_contrast else None,
-                Noise(lambda rng: rng.uniform(*augment.VARIANCE)) if self.noise else None,
-                Blur(kernel_of_edge, max(augment.KERNELS)) if self.blur else None,
-                Holes(self.max_holes, HOLE, self.crop) if self.dropout else None,
-            ),
-        )
-
     def __call__(self, image_YX: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Draw one pair from an image of any size.
 
@@ -129,18 +106,3 @@ class Corruption(Augmentation):
         clean_YX, _ = self._geometry(rng, image_YX)
         corrupted_YX, _ = self._corruption(rng, clean_YX)
         return corrupted_YX.copy() if corrupted_YX is clean_YX else corrupted_YX, clean_YX
-
-
-class BatchedCorruption(Batched):
-    """Corrupted and clean images of a batch of tiles; see :meth:`Corruption.batched`."""
-
-    def __init__(self, geometry: Geometry, corruption: Chain) -> None:
-        self.geometry, self.corruption = geometry, corruption
-
-    def draw_one(self, rng: np.random.Generator, height: int, width: int) -> list[float]:
-        return [*self.geometry.draw(rng, height, width), *self.corruption.draw(rng)]
-
-    def alter(self, images_BYX: Tensor, drawn: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        geometry, corruption = drawn.split([self.geometry.numbers, self.corruption.numbers], dim=1)
-        clean_BYX = self.geometry(images_BYX, geometry)
-        return self.corruption(clean_BYX, corruption, seeds), clean_BYX

@@ -11,7 +11,6 @@ from baselines.transunet import TransUNetModel
 from embench.models.base import TorchModel
 from embench.models.checkpoints import Weights
 from embench.pretraining.method import Augment, Pretraining, Settings
-from embench.training.augment_batch import Batched
 from retina.corruption import Corruption
 
 
@@ -40,9 +39,6 @@ class Reconstruction(Pretraining):
 
     def augmentation(self, crop: int) -> Augment:
         return Corruption(crop, **self.corruption)
-
-    def batched(self, crop: int) -> Batched:
-        return Corruption(crop, **self.corruption).batched()
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         network = self.model.at(settings.scale).reconstruction()

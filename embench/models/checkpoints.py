@@ -56,6 +56,7 @@ class PretrainingCard(WeightsCard):
     seed: Count
     loss_curve: tuple[tuple[Count, Finite], ...]
     seconds: Finite
+    seconds_waiting: Finite | None = None
     environment: dict[str, Any]
 
 

@@ -6,9 +6,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from embench.core import confined
 from embench.core.errors import BadInput
@@ -23,6 +22,7 @@ from embench.pretraining.loop import Progress, Report, pretrain
 from embench.pretraining.method import other_model
 from embench.pretraining.options import PretrainingRequest
 from embench.pretraining.registry import find_pretraining
+from embench.training.feeding import workers_for
 from embench.training.precision import Precision
 
 
@@ -34,7 +34,7 @@ def run(method: str, data: str, request: PretrainingRequest | None = None, **ask
     method, data : str
     request : PretrainingRequest, optional
         By default made of the fields in ``asked``. Threads and workers are by default all cores, shared among the
-        processes of this machine: as threads on the CPU, as data workers beside a GPU.
+        processes of this machine: as torch's threads on the CPU, as threads that make batches ahead beside a GPU.
 
     Returns
     -------
@@ -42,13 +42,13 @@ def run(method: str, data: str, request: PretrainingRequest | None = None, **ask
         The checkpoint: ``request.out`` or :func:`embench.models.checkpoints.weights_path`.
     """
     request = request or PretrainingRequest(**asked)
-    data_folder, out, workers, views = request.data_folder, request.out, request.workers, request.views
+    data_folder, out, workers = request.data_folder, request.out, request.workers
     trained = _trained_model(method, request.model)
     if out and out.suffix != ".safetensors":
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
     device = local_device(request.device)
     if workers is None:
-        workers = min(own_cores(), 16) if device.startswith("cuda") else 0
+        workers = workers_for(device, own_cores())
     with joined_world(device) as world:
         if world.rank == 0:
             open_unlabelled(data, data_folder).close()  # made or packed once
@@ -69,10 +69,6 @@ def run(method: str, data: str, request: PretrainingRequest | None = None, **ask
                 ema=request.ema,
                 compile=request.compile,
             )
-            if views is None:
-                on_gpu = device.startswith("cuda") and chosen.batched(settings.crop) is not None
-                views = "device" if on_gpu else "host"
-            settings = replace(settings, views=_views(views))
             if out is None:
                 out = weights_path(method, prepared.spec.name, scale, data_folder, other_model(chosen))
                 with confined.folder(out.parent, out.parent.parent, make=True):  # no link leads out of the data folder
@@ -104,12 +100,6 @@ def _precision(name: str) -> Precision:
     if name == "fp32" or name == "bf16":
         return name  # type: ignore[return-value]
     raise BadInput(f"--precision {name}: use fp32 or bf16")
-
-
-def _views(name: str) -> Literal["host", "device"]:
-    if name == "host" or name == "device":
-        return name  # type: ignore[return-value]
-    raise BadInput(f"--augment-on {name}: use host or device")
 
 
 def _trained_model(method: str, spec: str | None) -> TorchModel:

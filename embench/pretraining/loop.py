@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
-import signal
 import sys
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -19,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 
 from embench.core import confined, environment, locks, runtime, signals
-from embench.core.errors import BadInput, Diverged, Interrupted, TryAgain, is_out_of_memory
+from embench.core.errors import BadInput, Diverged, is_out_of_memory
 from embench.core.files import check_writable, remove
 from embench.core.runtime import freed_memory_kept
 from embench.data.store import Prepared
@@ -31,7 +26,8 @@ from embench.models.checkpoints import PretrainingCard, load_weights, save_weigh
 from embench.pretraining.distributed import ALONE, World, differences
 from embench.pretraining.method import CEM500K_NORMS, Pretraining, Settings
 from embench.pretraining.pictures import save_examples
-from embench.pretraining.samples import START, STEP, Samples, batch_numbers, seed_generators, stream_of
+from embench.pretraining.samples import START, STEP, Samples, seed_generators, stream_of
+from embench.training.loop import Loop
 from embench.training.optim import resume_optimiser
 from embench.training.precision import autocast, place
 from embench.training.state import load_state, save_state
@@ -49,12 +45,13 @@ class _Done:
     loss_sum: float = 0.0
     losses: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a run is: of so many ``iterations``; ``loss`` is the mean of the current epoch, ``waited`` the seconds
-    that this process has waited for data since it started."""
+    in which steps have waited for data."""
 
     iteration: int
     iterations: int
@@ -148,7 +145,7 @@ def pretrain(
     threads : int
         Of torch, on the CPU.
     workers : int
-        Processes that read and augment; 0: this one. The result does not depend on them.
+        Threads that make batches ahead of the steps; the result does not depend on them.
     save_every_seconds : float
         Between two state files.
     keep_every : int
@@ -176,7 +173,7 @@ def pretrain(
     Interrupted
         The process was asked to stop; the state is saved.
     TryAgain
-        Another process is making ``out``, or a data worker was killed.
+        Another process is making ``out``.
     """
     _check(method, settings, world)
     if keep_every < 1:
@@ -201,7 +198,6 @@ def pretrain(
     steps: int = facts["iterations"]
     steps_per_epoch = steps // settings.epochs
     where = torch.device(device)
-    check_every = 20 if where.type == "cuda" else 1  # reading a loss makes the host wait for a GPU
 
     stream = stream_of(method, data.spec.name, settings.seed)
     claimed = locks.claimed(claim_path) if world.rank == 0 else nullcontext()
@@ -226,68 +222,74 @@ def pretrain(
         world.agree(facts | vars(done))
         joined = world.joined(module)
         whole: Any = torch.compile(joined) if settings.compile else joined
-        samples = Samples(tiles, method, settings, stream)
-        batches: Any = batch_numbers(len(tiles), settings, stream, done.iteration, world)
-        pinned = where.type == "cuda"
-        loader = DataLoader(
-            samples,
-            batch_size=None,
-            sampler=batches,
-            num_workers=workers,
-            worker_init_fn=signals.left_to_parent,
-            pin_memory=pinned,
-        )
-        pending: list[Tensor] = []
-        clock = saved = time.monotonic()
-        waited = _Stopwatch()
+        samples = Samples(tiles, method, settings, stream, where, world)
 
-        module.train()
-        for drawn in waited.between(loader):
-            seed_generators(stream, STEP, done.iteration, world.rank)
+        def step(views: tuple[Tensor, ...]) -> Tensor:
+            """Take the optimiser's step of a batch and return its loss, which nothing has read."""
+            seed_generators(stream, STEP, loop.iteration, world.rank)
             for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * method.rate(done.iteration, steps)
-            pending.append(torch.zeros((), device=where))
-            batch = (normalised(view, facts["norms"], where) for view in samples.views(drawn, where))
+                group["lr"] = settings.learning_rate * method.rate(loop.iteration, steps)
+            total = torch.zeros((), device=where)
+            batch = (normalised(view, facts["norms"], where) for view in views)
             parts = list(zip(*(view.chunk(settings.accumulate) for view in batch), strict=True))
             for number, part in enumerate(parts, start=1):
                 with world.averaging(joined, last=number == len(parts)):
                     with autocast(settings.precision, where):
                         loss = method.loss(whole, part) / len(parts)
                     loss.backward()
-                pending[-1] += loss.detach()
+                total += loss.detach()
             optimiser.step()
             optimiser.zero_grad()
             method.stepped(module)
             if average:
                 average.update_parameters(module)
-            done.iteration += 1
+            return total
 
-            epoch, step = divmod(done.iteration, steps_per_epoch)
-            if step % check_every and not (stop.asked and world.size == 1):
-                continue
-            _settle(world.mean(torch.stack(pending)), done)
-            pending.clear()
-            now = time.monotonic()
-            done.seconds, clock = done.seconds + now - clock, now
-            report(Progress(done.iteration, steps, done.loss_sum / done.losses, waited.seconds))
-            if step == 0:
-                state.check_finite()
-                curve.append((epoch, done.loss_sum / done.losses))
-                done.loss_sum, done.losses = 0.0, 0
-                card = _card(facts, done, curve, device, threads)
-                if world.rank == 0 and (epoch % keep_every == 0 or epoch == settings.epochs):
-                    save_examples(folder, method, state.best, samples, card, where)
-                    if epoch < settings.epochs:
-                        save_weights(
-                            folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card, folder.parent
-                        )
-            asked = world.agreed(stop.asked is not None) and done.iteration < steps
-            if world.rank == 0 and done.iteration < steps and (asked or now - saved >= save_every_seconds):
+        def tell(losses: Sequence[float]) -> None:
+            done.iteration += len(losses)
+            done.losses += len(losses)
+            for loss in losses:
+                done.loss_sum += loss
+            done.seconds, done.waited = loop.seconds, loop.waited
+            if losses:
+                report(Progress(done.iteration, steps, done.loss_sum / done.losses, done.waited))
+
+        def save() -> None:
+            if world.rank == 0:
                 state.save(state_path, facts)
-                saved = now
-            if asked:
-                world.wait()
-                raise Interrupted(stop.asked or signal.SIGTERM)  # any of the processes may be the one that was asked
+
+        def close(epoch: int) -> None:
+            """Note the mean loss of an epoch, and keep what is to stay of it."""
+            state.check_finite()
+            curve.append((epoch, done.loss_sum / done.losses))
+            done.loss_sum, done.losses = 0.0, 0
+            if world.rank == 0 and (epoch % keep_every == 0 or epoch == settings.epochs):
+                card = _card(facts, done, curve, device, threads)
+                save_examples(folder, method, state.best, samples, card, where)
+                if epoch < settings.epochs:
+                    save_weights(
+                        folder / f"epoch-{epoch:04d}.safetensors", method.weights(state.best), card, folder.parent
+                    )
+
+        loop = Loop(
+            step,
+            samples.batch,
+            iteration=done.iteration,
+            iterations=steps,
+            tell=tell,
+            save=save,
+            stop=stop,
+            device=where,
+            workers=workers,
+            save_every=save_every_seconds,
+            before=(done.seconds, done.waited),
+            together=world,
+        )
+        module.train()
+        with loop:
+            for epoch in range(len(curve) + 1, settings.epochs + 1):
+                loop.run(epoch * steps_per_epoch)
+                close(epoch)
 
         if world.rank == 0:
             state.save(state_path, facts)  # while it is there, the checkpoint or its card may be lacking or an old one
@@ -296,19 +298,6 @@ def pretrain(
             remove(claim_path)
         world.wait()
     return out
-
-
-class _Stopwatch:
-    """The seconds spent in waiting for the next of some things."""
-
-    seconds = 0.0
-
-    def between(self, things: Iterable[Any]) -> Iterator[Any]:
-        waiting = time.perf_counter()
-        for thing in things:
-            self.seconds += time.perf_counter() - waiting
-            yield thing
-            waiting = time.perf_counter()
 
 
 @contextlib.contextmanager
@@ -325,49 +314,15 @@ def _torch(threads: int, device: torch.device) -> Iterator[None]:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), freed_memory_kept(device):
             yield
     except Exception as error:
-        if told := _death_of_a_worker(error):
-            raise TryAgain(
-                f"a data worker was killed (out of memory?): {told} Run the same command again to go on, with fewer "
-                "--workers if memory was short"
-            ) from None
         if not is_out_of_memory(error):
             raise
         raise BadInput(
             f"out of memory ({device.type}): use --precision bf16, a larger --grad-accum, more devices, "
-            "fewer --workers, or a smaller --batch-size or --crop; the batch was not changed"
+            "or a smaller --batch-size or --crop; the batch was not changed"
         ) from None
     finally:
         torch.set_num_threads(before)
         torch.backends.cudnn.benchmark = benchmark
-
-
-def _death_of_a_worker(error: BaseException) -> str | None:
-    """Return how a data worker ended, where that is what an error came of.
-
-    Torch raises wherever the main thread is, in the handling of another error or the start of a thread too; and what is
-    asked of a worker that has just died ends in an error of its connection.
-    """
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        chain.append(cause)
-        cause = cause.__context__
-    told = [str(each).splitlines()[0].strip() for each in chain if re.match(r"DataLoader worker \(pid", str(each))]
-    if not told and isinstance(error, (ConnectionError, EOFError)):
-        told = [f"its connection broke ({type(error).__name__})."]
-    for each in chain if told else ():
-        # the frames hold the loader: while that is there, torch raises this again at the end of any other process
-        traceback.clear_frames(each.__traceback__)
-    return told[0] if told else None
-
-
-def _settle(losses: Tensor, done: _Done) -> None:
-    """Add the losses of the last steps to the epoch's sum; stop at the first that is not finite."""
-    for iteration, loss in enumerate(losses.tolist(), done.iteration - len(losses) + 1):
-        if not math.isfinite(loss):
-            raise Diverged(iteration)
-        done.loss_sum += loss
-        done.losses += 1
 
 
 def _check(method: Pretraining, settings: Settings, world: World) -> None:
@@ -378,10 +333,6 @@ def _check(method: Pretraining, settings: Settings, world: World) -> None:
     for name, allowed in (("scale", ("full", "tiny")), ("precision", ("fp32", "bf16"))):
         if (value := getattr(settings, name)) not in allowed:
             raise BadInput(f"--{name} {value}: use {' or '.join(allowed)}")
-    if settings.views not in ("host", "device"):
-        raise BadInput(f"--augment-on {settings.views}: use host or device")
-    if settings.views == "device" and method.batched(settings.crop) is None:
-        raise BadInput(f"--augment-on device: {method.name} has data workers augment; use --augment-on host")
     if not 0 <= settings.ema < 1:
         raise BadInput(f"--ema {settings.ema}: must be at least 0 and less than 1")
     if settings.seed < 0:
@@ -446,6 +397,7 @@ def _card(
         "iterations": done.iteration,
         "loss_curve": curve,
         "seconds": done.seconds,
+        "seconds_waiting": done.waited,
         "environment": environment.environment(device, threads),
     }
     return PretrainingCard.model_validate(facts | made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from embench.data.task import Scale
 from embench.models.base import TorchModel
 from embench.models.checkpoints import Weights
-from embench.training.augment_batch import Batched
 from embench.training.optim import polynomial
 from embench.training.precision import Precision
 
@@ -53,8 +52,6 @@ class Settings:
         Parts into which a device's batch is cut to save memory; batch-norm sees the parts.
     ema : float
         Decay per step of the moving average of the parameters; with it the average is what is written. 0: none.
-    views : {"host", "device"}
-        Where the views are made: by the data workers, one by one, or on the device, a batch at a time.
     compile : bool
         Whether torch compiles the network first.
     """
@@ -68,7 +65,6 @@ class Settings:
     precision: Precision = "fp32"
     accumulate: int = 1
     ema: float = 0.0
-    views: Literal["host", "device"] = "host"
     compile: bool = False
 
 
@@ -133,10 +129,6 @@ class Pretraining:
     def augmentation(self, crop: int) -> Augment:
         """Return what makes, from a uint8 tile (Y, X) and a generator, the uint8 views (crop, crop) of one sample."""
         raise NotImplementedError
-
-    def batched(self, crop: int) -> Batched | None:
-        """Return what draws the same distribution as :meth:`augmentation` on a device; ``None`` where nothing does."""
-        return None
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         """Return the whole that is trained, freshly initialised from torch's generator; ``images`` in an epoch."""

@@ -32,13 +32,10 @@ class PretrainingRequest:
     ema: float = option(0.0, "Decay of a moving average of the parameters, which is written; 0: none.", panel=_METHOD)
     precision: str = option("fp32", "fp32 or bf16.", panel=_MACHINE)
     grad_accum: int = option(1, "Parts into which a device's batch is cut to save memory.", panel=_MACHINE)
-    views: str | None = option(
-        None, "host or device: where images are augmented (default: by device).", "--augment-on", panel=_MACHINE
-    )
     compile: bool = option(False, "Let torch compile the network first.", "--compile", panel=_MACHINE)
     device: str = option("auto", "auto, cpu or cuda.", panel=_MACHINE)
     threads: int | None = option(None, "CPU threads (default: all cores).", panel=_MACHINE)
-    workers: int | None = option(None, "Processes that read and augment images.", panel=_MACHINE)
+    workers: int | None = option(None, "Threads that make batches ahead of the steps.", panel=_MACHINE)
     deterministic: bool = option(
         False, "Same bytes every time on a GPU too, slower (on a CPU always).", "--deterministic", panel=_MACHINE
     )

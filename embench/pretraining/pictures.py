@@ -41,8 +41,8 @@ def save_examples(
 
     chosen = rng(samples.stream, EXAMPLES).permutation(len(samples.tiles))[:8]
     generators = [rng(samples.stream, EXAMPLES, n) for n in range(1, len(chosen) + 1)]
-    drawn = samples.draw(samples.tiles.read(chosen.tolist()), generators)
-    batch = tuple(normalised(view, card.norms, device) for view in samples.views(drawn, device))
+    views = samples.views(samples.tiles.read(chosen.tolist()), generators)
+    batch = tuple(normalised(view, card.norms, device) for view in views)
     training = module.training
     module.eval()
     with torch.no_grad():

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from embench.core.seeding import entropy
 from embench.data.unlabelled import Tiles
-from embench.pretraining.distributed import World
+from embench.pretraining.distributed import ALONE, World
 from embench.pretraining.method import Pretraining, Settings, other_model
-
-if TYPE_CHECKING:
-    pass
-
+from embench.training.trainer import on_host
 
 _ORDER, _VIEWS, STEP, START, EXAMPLES = range(5)  # one random stream for each purpose
 
@@ -40,50 +35,55 @@ def stream_of(method: Pretraining, data: str, seed: int) -> Stream:
     return entropy("/".join(["pretraining", method.name, data, *filter(None, [other_model(method)])]), seed)
 
 
-Key = tuple[int, int, int]
+class Samples:
+    """Batches by their numbers; several threads may ask at once.
 
+    All that is random in a sample depends on its place alone (epoch, position in it), not on the thread, the process or
+    the number of processes that make it.
 
-class Samples(Dataset[tuple[Tensor, ...]]):
-    """Batches by the keys of their samples: (epoch, position in it, tile).
-
-    All that is random in a sample depends on its place alone, not on the data worker, the process or the number of
-    processes that make it. What is made of uint8 tiles by :meth:`__getitem__`, in a data worker, becomes views, on the
-    device, by :meth:`views`.
+    Parameters
+    ----------
+    tiles : Tiles
+    method : Pretraining
+    settings : Settings
+    stream : Stream
+    device : torch.device
+        To which views are copied without blocking: they are pinned beside a GPU.
+    world : World
+        Of each batch this process makes its part.
     """
 
-    def __init__(self, tiles: Tiles, method: Pretraining, settings: Settings, stream: Stream) -> None:
-        self.tiles, self.crop, self.stream = tiles, settings.crop, stream
+    def __init__(
+        self,
+        tiles: Tiles,
+        method: Pretraining,
+        settings: Settings,
+        stream: Stream,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
+        self.tiles, self.stream, self.device, self.world = tiles, stream, device, world
+        self.batch_size, self.steps = settings.batch_size, len(tiles) // settings.batch_size
         self.augment = method.augmentation(settings.crop)
-        self.batched = method.batched(settings.crop) if settings.views == "device" else None
+        self._order = lru_cache(2)(lambda epoch: rng(stream, _ORDER, epoch).permutation(len(tiles)))
 
-    def __getitem__(self, keys: list[Key]) -> tuple[Tensor, ...]:
-        tiles = self.tiles.read([tile for _, _, tile in keys])
-        return self.draw(tiles, [rng(self.stream, _VIEWS, epoch, position) for epoch, position, _ in keys])
+    def places(self, iteration: int) -> list[tuple[int, int, int]]:
+        """Return (epoch, position in it, tile) of this process's part of a batch; images short of one are left out."""
+        epoch, step = divmod(iteration, self.steps)
+        order, first = self._order(epoch), step * self.batch_size
+        positions = range(first + self.world.rank, first + self.batch_size, self.world.size)
+        return [(epoch, position, int(order[position])) for position in positions]
 
-    def draw(self, tiles: list[NDArray[np.uint8]], generators: list[np.random.Generator]) -> tuple[Tensor, ...]:
-        """Return the views of the tiles, each (B, crop, crop), or tiles, draws and seeds to make them from."""
-        if self.batched:
-            return self.batched.draw(tiles, generators, self.crop)
+    def batch(self, iteration: int) -> tuple[Tensor, ...]:
+        """Return the views of a batch, uint8 (B, crop, crop) each."""
+        places = self.places(iteration)
+        generators = [rng(self.stream, _VIEWS, epoch, position) for epoch, position, _ in places]
+        return self.views(self.tiles.read([tile for _, _, tile in places]), generators)
+
+    def views(self, tiles: list[NDArray[np.uint8]], generators: list[np.random.Generator]) -> tuple[Tensor, ...]:
+        """Return the views of tiles, each drawn from a generator of its own."""
         views = [self.augment(tile, generator) for tile, generator in zip(tiles, generators, strict=True)]
-        return tuple(torch.from_numpy(np.stack(column)) for column in zip(*views, strict=True))
-
-    def views(self, drawn: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-        """Return the views on the device, uint8 (B, crop, crop) each."""
-        if self.batched:
-            return self.batched(drawn, device)
-        return tuple(view.to(device, non_blocking=True) for view in drawn)
-
-
-def batch_numbers(images: int, settings: Settings, stream: Stream, start: int, world: World) -> Iterator[list[Key]]:
-    """Yield this rank's part of every batch from iteration ``start`` on; images short of a batch are left out."""
-    steps = images // settings.batch_size
-    order, shuffled = np.empty(0, np.int64), -1
-    for iteration in range(start, settings.epochs * steps):
-        epoch, step = divmod(iteration, steps)
-        if epoch != shuffled:
-            order, shuffled = rng(stream, _ORDER, epoch).permutation(images), epoch
-        first = step * settings.batch_size
-        yield [(epoch, p, int(order[p])) for p in range(first + world.rank, first + settings.batch_size, world.size)]
+        return tuple(on_host(np.stack(column), self.device) for column in zip(*views, strict=True))
 
 
 def seed_generators(stream: Stream, purpose: int, *place: int) -> None:

@@ -27,7 +27,8 @@ READ_EVERY = 20
 class Together(Protocol):
     """The processes that share every batch."""
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over the processes."""
@@ -94,6 +95,7 @@ class Loop:
         self._feed = Feed(make, iteration, iterations, workers)
         self._read_every = READ_EVERY if device.type == "cuda" else 1
         self._pending: list[Tensor] = []
+        self._started = time.perf_counter()
         self._save_every, self._saved = save_every, time.monotonic()
 
     @property
@@ -112,16 +114,15 @@ class Loop:
             The process was asked to stop; the state is saved.
         """
         alone = self._together is None or self._together.size == 1
-        started = time.perf_counter()
+        self._started = time.perf_counter()
         while self.iteration < end:
             self._pending.append(self._step(next(self._feed)))
             self.iteration += 1
             if self.iteration < end and self.iteration % self._read_every and not (alone and self._stop.asked):
                 continue
             self._read()
-            self.seconds += time.perf_counter() - started
             self._save_if_due()
-            started = time.perf_counter()
+            self._started = time.perf_counter()
 
     def save(self) -> None:
         """Write the state now."""
@@ -133,6 +134,7 @@ class Loop:
         losses = (values if self._together is None else self._together.mean(values)).tolist()
         before = self.iteration - len(losses)
         self._pending.clear()
+        self.seconds += time.perf_counter() - self._started
         for number, loss in enumerate(losses):
             if not math.isfinite(loss):
                 self.iteration = before + number

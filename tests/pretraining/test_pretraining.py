@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +23,7 @@ from torch import Tensor, nn
 
 from baselines.mocov2 import GROUP, MomentumContrast, Projection, queue_size
 from baselines.unet_resnet50 import unet
-from embench.core.errors import BadInput, Diverged, TryAgain
+from embench.core.errors import BadInput, Diverged
 from embench.data import store
 from embench.data.store import Prepared
 from embench.data.task import Item, Scoring, Task, UnlabelledSet
@@ -38,12 +33,11 @@ from embench.models.checkpoints import load_weights
 from embench.models.registry import find_model
 from embench.pretraining import command as command_module
 from embench.pretraining import loop, pictures
-from embench.pretraining.distributed import World
+from embench.pretraining.distributed import ALONE, World
 from embench.pretraining.loop import pretrain
 from embench.pretraining.method import Pretraining, Settings
 from embench.pretraining.registry import find_pretraining
-from embench.pretraining.samples import Samples, batch_numbers
-from embench.training.augment_batch import Batched
+from embench.pretraining.samples import Samples
 from retina.corruption import Corruption
 
 METHODS = ("retina", "mocov2")
@@ -71,8 +65,6 @@ class Toy(Pretraining):
         corrupted, clean = batch
         return (module(corrupted) - clean).square().mean()
 
-    def batched(self, crop: int) -> Batched:
-        return Corruption(crop).batched()
 
 
 class Plain(Toy):
@@ -151,75 +143,39 @@ def test_tiles_give_the_stored_pixels(data: Prepared) -> None:
     np.testing.assert_array_equal(tiles[7], expected)
 
 
-def test_every_epoch_visits_each_tile_once_in_another_order() -> None:
-    batches = list(batch_numbers(40, short("toy"), [1, 0], 0, World()))
-    first, second = batches[:5], batches[5:]
-    orders = [[tile for batch in epoch for _, _, tile in batch] for epoch in (first, second)]
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
+def samples_of(data: Prepared, settings: Settings, world: World = ALONE) -> Samples:
+    return Samples(Tiles(data, 32), Toy(), settings, [1, 0], torch.device("cpu"), world)
+
+
+def test_every_epoch_visits_each_tile_at_most_once_in_another_order(data: Prepared) -> None:
+    samples = samples_of(data, short("toy"))
+    steps = samples.steps
+    orders = [[tile for step in range(steps) for *_, tile in samples.places(steps * epoch + step)] for epoch in (0, 1)]
+    for order in orders:
+        assert len(set(order)) == len(order) == len(samples.tiles) // 8 * 8
     assert orders[0] != orders[1]
 
 
-def test_ranks_share_every_batch_and_a_start_continues_the_sequence() -> None:
+def test_processes_share_every_batch(data: Prepared) -> None:
     settings = short("toy")
-    whole = list(batch_numbers(45, settings, [1, 0], 0, World()))
-    parts = [list(batch_numbers(45, settings, [1, 0], 3, World(rank, 2))) for rank in range(2)]
-    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == whole[3:]
+    whole, *ranks = [samples_of(data, settings, world) for world in (ALONE, World(0, 2), World(1, 2))]
+    for iteration in (3, 7):
+        assert sorted(ranks[0].places(iteration) + ranks[1].places(iteration)) == whole.places(iteration)
 
 
-@pytest.mark.parametrize("views", ["host", "device"])
-def test_samples_do_not_depend_on_how_many_processes_share_them(data: Prepared, views: str) -> None:
-    settings, tiles = short("toy", views=views), Tiles(data, 32)
-    samples = Samples(tiles, Toy(), settings, [1, 0])
-
-    def views_of(world: World) -> list[Tensor]:
-        keys = next(batch_numbers(len(tiles), settings, [1, 0], 2, world))
-        return list(samples.views(samples[keys], torch.device("cpu")))
-
-    whole, ranks = views_of(World()), [views_of(World(rank, 4)) for rank in range(4)]
+def test_samples_do_not_depend_on_how_many_processes_share_them(data: Prepared) -> None:
+    settings = short("toy")
+    whole = samples_of(data, settings).batch(2)
+    ranks = [samples_of(data, settings, World(rank, 4)).batch(2) for rank in range(4)]
     for view, *parts in zip(whole, *ranks, strict=True):
         assert torch.equal(view, torch.stack(parts, dim=1).flatten(0, 1))
 
 
-def test_folder_of_images_is_packed_once(tmp_path: Path) -> None:
-    source = tmp_path / "My images"
-    source.mkdir()
-    page = np.arange(48 * 40, dtype=np.uint32).reshape(48, 40).astype(np.uint8)
-    Image.fromarray(page).save(source / "a.png")
-    tifffile.imwrite(source / "a.tif", np.stack([page, page.T.copy().reshape(48, 40)]))
-    with open_unlabelled(str(source), tmp_path) as packed:
-        assert packed.path == tmp_path / "my-images.h5"
-        assert {v.name: v.image.shape for v in packed.volumes("train")} == {"a.png": (1, 48, 40), "a.tif": (2, 48, 40)}
-        np.testing.assert_array_equal(packed.volumes("train")[0].image[0], page)
-        written, digest = packed.path.stat().st_mtime_ns, packed.hash
-    with open_unlabelled(str(source), tmp_path) as again:
-        assert again.path.stat().st_mtime_ns == written
-    Image.fromarray(page[::-1]).save(source / "b.png")
-    with open_unlabelled(str(source), tmp_path) as changed:
-        assert changed.hash != digest
-
-
-def test_folder_with_other_than_grey_bytes_is_refused_file_by_file(tmp_path: Path) -> None:
-    source = tmp_path / "images"
-    source.mkdir()
-    Image.new("L", (40, 40)).save(source / "good.png")
-    Image.new("RGB", (40, 40)).save(source / "colour.png")
-    tifffile.imwrite(source / "deep.tif", np.zeros((40, 40), np.uint16))
-    tifffile.imwrite(source / "rgb.tif", np.zeros((40, 40, 3), np.uint8), photometric="rgb")
-    (source / "broken.tif").write_bytes(b"not a picture")
-    with pytest.raises(BadInput) as caught:
-        open_unlabelled(str(source), tmp_path)
-    assert [Path(line.split(":")[0]).name for line in caught.value.lines] == [
-        "broken.tif", "colour.png", "deep.tif", "rgb.tif",
-    ]  # fmt: skip
-    assert not (tmp_path / "images.h5").exists()
-
-
-def test_unknown_data_and_empty_folders_are_refused(tmp_path: Path) -> None:
+def test_unknown_data_and_folders_are_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="mini-cem"):
         open_unlabelled("mini-cm", tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="no images"):
-        open_unlabelled(str(tmp_path / "empty"), tmp_path)
+    with pytest.raises(BadInput, match=rf"{tmp_path}: a folder; .* embench prepare NAME --tiles {tmp_path}"):
+        open_unlabelled(str(tmp_path), tmp_path)
 
 
 def test_tasks_are_not_pretrained_on(tmp_path: Path) -> None:
@@ -264,10 +220,10 @@ def test_killed_at_its_very_end_it_is_finished_by_the_same_command(
     def killed_before(number: int, function: Any) -> Any:
         calls = iter(range(1, 100))
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
             if next(calls) == number:
                 raise Killed
-            return function(*args)
+            return function(*args, **options)
 
         return call
 
@@ -285,7 +241,7 @@ def test_killed_at_its_very_end_it_is_finished_by_the_same_command(
     assert {path.name for path in out.parent.iterdir()} == {"toy", "toy.json", "toy.safetensors"}
 
 
-@pytest.mark.parametrize("changes", [{"views": "device"}, {"ema": 0.9}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, {"accumulate": 2}], ids=str)
 @pytest.mark.parametrize("name", ["toy", "mocov2"])
 def test_every_way_of_running_resumes_exactly(
     data: Prepared, tmp_path: Path, name: str, changes: dict[str, Any]
@@ -326,58 +282,6 @@ def test_workers_do_not_change_the_result_and_seeds_do(data: Prepared, tmp_path:
     ]
     assert made[0] == made[1]
     assert made[0] != made[2]
-
-
-class LosesAWorker(Toy):
-    """Kills a data worker while a batch is waited for, which takes its time."""
-
-    def augmentation(self, crop: int) -> Any:
-        def slowly(image_YX: np.ndarray, rng: np.random.Generator) -> Any:
-            time.sleep(0.1)
-            return Corruption(crop)(image_YX, rng)
-
-        return slowly
-
-    def stepped(self, module: nn.Module) -> None:
-        threading.Timer(0.2, multiprocessing.active_children()[0].kill).start()
-
-
-def test_a_killed_data_worker_is_told_once_and_not_again_at_the_end_of_other_processes(
-    data: Prepared, tmp_path: Path
-) -> None:
-    with pytest.raises(TryAgain, match="a data worker was killed") as told:
-        pretrain(LosesAWorker(), data, short("toy"), tmp_path / "a.safetensors", workers=2)
-    assert told.value.__context__ is not None
-    assert not multiprocessing.active_children()
-    subprocess.run(["true"], check=True)  # at whose end torch looks at every data worker it knows of
-
-
-def broken_pipe() -> None:
-    raise BrokenPipeError(32, "Broken pipe")
-
-
-def torn_out_of_a_start() -> None:
-    try:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-    finally:
-        raise KeyError("<Thread>")
-
-
-@pytest.mark.parametrize(
-    ("fails", "told"), [(broken_pipe, "connection broke"), (torn_out_of_a_start, "killed by signal: Killed")]
-)
-def test_a_data_worker_that_is_killed_while_it_starts_or_answers_is_told_too(
-    fails: Callable[[], None], told: str, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Torch then raises what comes of it, not what it is."""
-
-    def between(self: object, batches: object) -> Iterator[object]:
-        yield from iter(batches)  # type: ignore[call-overload]
-        fails()
-
-    monkeypatch.setattr(loop._Stopwatch, "between", between)
-    with pytest.raises(TryAgain, match=f"a data worker was killed .*{told}"):
-        pretrain(Toy(), data, short("toy", epochs=1), tmp_path / "a.safetensors")
 
 
 def test_torch_is_left_as_it_was(data: Prepared, tmp_path: Path) -> None:
@@ -520,7 +424,6 @@ def test_pictures_curve_and_checkpoints_are_kept_on_the_way(data: Prepared, tmp_
         ({"precision": "fp8"}, "fp32 or bf16"),
         ({"ema": 1.0}, "--ema 1.0"),
         ({"ema": math.nan}, "--ema nan"),
-        ({"views": "gpu"}, "host or device"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(
@@ -529,14 +432,6 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     with pytest.raises(BadInput, match=message):
         pretrain(Toy(), data, short("toy", **changes), tmp_path / "new" / "toy.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-def test_method_without_batched_views_refuses_them(data: Prepared, tmp_path: Path) -> None:
-    class Single(Toy):
-        batched = Pretraining.batched
-
-    with pytest.raises(BadInput, match="--augment-on device: toy"):
-        pretrain(Single(), data, short("toy", views="device"), tmp_path / "toy.safetensors")
 
 
 def test_batch_that_the_processes_cannot_share_is_refused(data: Prepared, tmp_path: Path) -> None:
@@ -805,8 +700,7 @@ def test_compiled_network_learns_the_same(data: Prepared, tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_gpu_learns_like_the_cpu_and_resumes(data: Prepared, tmp_path: Path, name: str, precision: str) -> None:
-    views = "device" if method(name).batched(32) else "host"
-    settings = short(name, epochs=4, views=views, precision=precision)
+    settings = short(name, epochs=4, precision=precision)
     losses = []
     for device in ("cpu", "cuda"):
         out = pretrain(method(name), data, settings, tmp_path / f"{device}.safetensors", device=device, workers=2)

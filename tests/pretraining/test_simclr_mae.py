@@ -174,14 +174,12 @@ def test_pictures_keep_what_was_seen_and_fill_in_the_rest() -> None:
     assert (filled[hidden] != image[hidden]).all(dim=1).all()
 
 
-def test_one_view_is_a_window_of_the_image_on_either_way_of_making_it() -> None:
+def test_one_view_is_a_window_of_the_image() -> None:
     """Of an image whose grey value is its column, a view's rows are all alike, and its columns in order."""
     image = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-    (host,) = OneView(32)(image, np.random.default_rng(0))
-    batched = OneView(32).batched()
-    (device,) = batched(batched.draw([image] * 4, list(map(np.random.default_rng, range(4))), 64), torch.device("cpu"))
-    assert host.shape == (32, 32)
-    for view in (host, *device.numpy()):
+    for seed in range(5):
+        (view,) = OneView(32)(image, np.random.default_rng(seed))
+        assert view.shape == (32, 32)
         assert (np.ptp(view, axis=0) <= 1).all()
         steps = np.diff(view[0].astype(int))
         assert (steps >= 0).all() or (steps <= 0).all()

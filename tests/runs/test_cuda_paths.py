@@ -6,7 +6,7 @@ See :mod:`fake_cuda` for what this shows and what it cannot show.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,17 +39,6 @@ from embench.pretraining.registry import find_pretraining, pretraining_names
 from embench.runs import trial
 from embench.scoring.schema import TrialResult
 from embench.training import loop as training_loop
-from embench.training.augment import VARIANCE
-from embench.training.augment_batch import (
-    Batched,
-    Blur,
-    BrightnessContrast,
-    Geometry,
-    Holes,
-    Jitter,
-    Noise,
-    kernel_of_edge,
-)
 from embench.training.inference import predict_section, predictor
 from embench.training.losses import loss_of
 from embench.training.optim import optimiser
@@ -391,13 +380,13 @@ def test_lack_of_memory_is_told_in_one_line(
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", [name for name in pretraining_names() if "retina-" not in name])
 def test_method_pretrains(unlabelled: Prepared, tmp_path: Path, name: str, precision: Any) -> None:
-    """Views on the device, its step, pictures and checkpoint; in fp32 with deterministic algorithms.
+    """Its step, pictures and checkpoint; in fp32 with deterministic algorithms.
 
-    Those that leave out one operation of another's views differ in nothing else; their views are below.
+    Those that leave out one operation of another's views differ in nothing else.
     """
     method = find_pretraining(name)()
     parts: dict[str, Any] = {"accumulate": 2, "ema": 0.9} if (name, precision) == ("mocov2", "bf16") else {}
-    settings = method.settings("tiny", epochs=1, batch_size=4, crop=96, precision=precision, views="device", **parts)
+    settings = method.settings("tiny", epochs=1, batch_size=4, crop=96, precision=precision, **parts)
     losses: list[Tensor] = []
     plain = method.loss
 
@@ -433,7 +422,7 @@ def test_interrupted_pretraining_goes_on(unlabelled: Prepared, tmp_path: Path) -
         if at.iteration == 2:
             raise Killed
 
-    settings = Toy().settings("tiny", epochs=3, batch_size=4, crop=96, ema=0.9, views="host")
+    settings = Toy().settings("tiny", epochs=3, batch_size=4, crop=96, ema=0.9)
     out, seen = tmp_path / "out.safetensors", []
     with fake_cuda():
         with pytest.raises(Killed):
@@ -441,38 +430,6 @@ def test_interrupted_pretraining_goes_on(unlabelled: Prepared, tmp_path: Path) -
         assert torch.load(out.with_suffix(".state"))["done"]["iteration"] == 1
         pretrain(Toy(), unlabelled, settings, out, device="cuda:0", report=lambda at: seen.append(at.iteration))
     assert seen == [2, 3]
-
-
-OPERATIONS = (
-    BrightnessContrast(),
-    Jitter(0.6, 1.4),
-    Noise(lambda rng: rng.uniform(*VARIANCE)),
-    Blur(kernel_of_edge, 7),
-    Holes(4, 16, 32),
-    Geometry(32, 90, (0.08, 1.0), (0.5, 1.5)),
-)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: type(operation).__name__)
-def test_operation_on_the_gpu(operation: Any) -> None:
-    rng, size = np.random.default_rng(0), (32, 32)
-    arguments: Sequence[Any] = size if isinstance(operation, Geometry) else ()
-    with fake_cuda(), runtime.deterministic(CUDA, asked=True):
-        drawn = torch.tensor([operation.draw(rng, *arguments) for _ in range(3)], dtype=torch.float32).to(CUDA)
-        images = torch.zeros(3, *size, device=CUDA)
-        seeds = () if isinstance(operation, Geometry) else ([2**62, 1, 2],)
-        found = operation(images, drawn, *seeds)
-    assert (found.device, found.dtype, found.shape) == (CUDA, torch.float32, (3, *size))
-
-
-def test_views_of_every_method_are_bytes_on_the_gpu() -> None:
-    for name in pretraining_names():
-        made: Batched | None = find_pretraining(name)().batched(32)
-        assert made is not None, name
-        tiles, rngs = [np.zeros((32, 30), np.uint8)] * 2, [np.random.default_rng(n) for n in range(2)]
-        with fake_cuda():
-            for view in made(made.draw(tiles, rngs, 32), CUDA):
-                assert (view.device, view.dtype, view.shape) == (CUDA, torch.uint8, (2, 32, 32))
 
 
 def test_resampled_positions_are_bicubic_interpolation() -> None:
