@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embench.api import load_task, predict, results, run, tasks
     from embench.core.errors import BadInput
-    from embench.data.catalog import find_task as load_task
     from embench.data.task import Dataset, Download, Item, Scoring, Split, Task, UnlabelledSet
     from embench.models.base import SegmentationModel, TorchModel
     from embench.pretraining.method import Pretraining
@@ -40,8 +40,12 @@ _PUBLIC = {
     "UnlabelledSet": "embench.data.task:UnlabelledSet",
     "WholeImage": "embench.training.recipe:WholeImage",
     "load_result": "embench.scoring.results:load",
-    "load_task": "embench.data.catalog:find_task",
+    "load_task": "embench.api:load_task",
+    "predict": "embench.api:predict",
+    "results": "embench.api:results",
+    "run": "embench.api:run",
     "score": "embench.scoring.evaluate:score",
+    "tasks": "embench.api:tasks",
 }
 
 __all__ = [
@@ -63,7 +67,11 @@ __all__ = [
     "WholeImage",
     "load_result",
     "load_task",
+    "predict",
+    "results",
+    "run",
     "score",
+    "tasks",
 ]
 
 
