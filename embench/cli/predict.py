@@ -94,6 +94,21 @@ def predict(
 
 
 @app.command()
+def view(
+    paths: Annotated[list[Path], typer.Argument(metavar="PREDICTION...", help="What predict wrote; or result files.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("view"),
+    image: Annotated[Path | None, typer.Option(help="The image, where it is no longer where it was.")] = None,
+    grey_range: Annotated[str | None, typer.Option(help="Of an image that is not 8-bit: auto, or LOW,HIGH.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Look at predictions over their images: a page that needs no network."""
+    from embench.prediction.view import write_page
+
+    page = write_page(paths, out, image=image, grey_range=_range(grey_range), data=data)
+    print(f"open in a browser: {page}")
+
+
+@app.command()
 def package(
     what: Annotated[Path, typer.Argument(metavar="RESULT", help="A result, kept weights; for croissant a task.")],
     out: Annotated[Path, typer.Option(help="A .zip for bioimageio, a folder for huggingface, a .json for croissant.")],
