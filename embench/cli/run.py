@@ -289,13 +289,20 @@ def _finish(planned: Sequence["TrialSpec"], executor: "Executor", folder: Path, 
         return
     outcomes = [pair for group in _alike(waiting) for pair in zip(group, executor.run(group), strict=True)]
     scores: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    waited: dict[str, float] = {}
     for trial in planned:
         if not trial.path.exists():
             continue
         result = results.load(trial.path, trial.results_folder)
         scores[result.task, result.row].append(result.score)
+        if result.seconds_waiting is not None and result.seconds_training:
+            waited[f"{result.row} {result.task}"] = result.seconds_waiting / result.seconds_training
     header = ("task", "model", "seeds", "mean IoU", "min", "max")
     print_table(header, [_summary(*key, values) for key, values in sorted(scores.items())])
+    if waited:
+        most = max(waited, key=lambda each: waited[each])
+        told = f"{fmean(waited.values()):.0%} of their time, at most {waited[most]:.0%} ({most})"
+        print(f"training steps waited for data {told}")
     print(f"results: {folder}    next: embench leaderboard --results {folder} --out site")
     for kind, exception in (("error", TrialsFailed), ("bad-input", BadInput), ("try-again", TryAgain)):
         lines = _faults(outcomes, kind)

@@ -46,6 +46,9 @@ class RunRequest:
     )
     device: str = option("auto", "auto, cpu or cuda.", panel=_MACHINE)
     threads: int = option(1, "CPU threads per trial; part of what makes a result repeatable.", panel=_MACHINE)
+    workers: int | None = option(
+        None, "Threads per trial that make batches ahead of a GPU (default: by cores).", panel=_MACHINE
+    )
     deterministic: bool = option(
         False,
         "Same bytes every time on a GPU too, slower (on a CPU always).",

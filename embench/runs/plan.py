@@ -58,8 +58,8 @@ class TrialSpec:
         Write the final weights beside the data (:mod:`embench.models.trained`).
     deterministic : bool
         On a GPU too (:mod:`embench.core.runtime`).
-    workers : int
-        Threads that make batches ahead of the steps; a result does not depend on them.
+    workers : int or None
+        Threads that make batches ahead of the steps; ``None``: by device and cores. A result does not depend on them.
     recipe_from : str or None
         What named the recipe; ``None``: it is the model's own. Callables in it are found there again.
     recipe_changes : tuple of str
@@ -83,7 +83,7 @@ class TrialSpec:
     save_every: float = 60.0
     deterministic: bool = False
     keep_weights: bool = True
-    workers: int = 0
+    workers: int | None = None
     recipe_from: str | None = None
     recipe_changes: tuple[str, ...] = ()
 

@@ -215,6 +215,7 @@ def plan(resolved: Resolution) -> list[TrialSpec]:
                 weights=weights.path if weights else None,
                 device=resolved.device,
                 threads=request.threads,
+                workers=request.workers,
                 save_every=request.save_every,
                 deterministic=request.deterministic,
                 keep_weights=request.keep_weights,

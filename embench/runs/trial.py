@@ -34,6 +34,7 @@ from embench.scoring import results, schema
 from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
+from embench.training.feeding import workers_for
 from embench.training.inference import Predict, predictor
 from embench.training.loop import Loop
 from embench.training.precision import place
@@ -173,7 +174,7 @@ def _torch_attempt(
         save=save,
         stop=stop,
         device=device,
-        workers=spec.workers,
+        workers=workers_for(spec.device, environment.cores()) if spec.workers is None else spec.workers,
         save_every=spec.save_every,
         before=(seconds["training"], seconds["waiting"]),
     )

@@ -19,6 +19,7 @@ from embench.core.errors import Interrupted, TryAgain
 from embench.runs.executors.display import Display, display
 from embench.runs.plan import TrialSpec
 from embench.runs.worker import Outcome, attempt
+from embench.training.feeding import workers_for
 
 Event = tuple[int, str, int, float]
 """Number of the trial, what is going on, iteration, loss."""
@@ -90,7 +91,7 @@ def _pool(trials: Sequence[TrialSpec], jobs: int, devices: Sequence[str], shown:
     ):
         with signals.ignored():  # which the workers inherit: Ctrl-C reaches them as well, but this process decides
             futures: dict[Future[Outcome], int] = {
-                pool.submit(_work, number, trial): number for number, trial in enumerate(trials)
+                pool.submit(_work, number, _fed(trial, jobs)): number for number, trial in enumerate(trials)
             }
         try:
             while len(outcomes) < len(trials):
@@ -112,6 +113,13 @@ def _pool(trials: Sequence[TrialSpec], jobs: int, devices: Sequence[str], shown:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return [outcomes[number] for number in range(len(trials))]
+
+
+def _fed(trial: TrialSpec, jobs: int) -> TrialSpec:
+    """Return a trial with its part of the cores for the threads that make its batches."""
+    if trial.workers is not None:
+        return trial
+    return replace(trial, workers=workers_for(trial.device, environment.cores(), jobs))
 
 
 def _drain(events: Any, trials: Sequence[TrialSpec], shown: Display) -> None:
