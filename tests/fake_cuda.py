@@ -69,7 +69,7 @@ class _Operators(TorchDispatchMode):
             if args[0].is_cuda:
                 self.seen.add(name)
             return True if args[0].dtype == torch.bool else 0.5 if args[0].is_floating_point() else 1
-        if name == "_pin_memory":
+        if name in ("pin_memory", "_pin_memory"):
             assert args[0].device.type == "cpu", f"only a tensor of the CPU can be pinned, not one of {args[0].device}"
             return args[0]
         if name.startswith("_fused_"):  # an optimiser's step: written in place, and without a form for fake tensors
@@ -272,6 +272,7 @@ def fake_cuda(gpus: int = 1) -> Iterator[set[str]]:
         "torch.cuda.max_memory_allocated": lambda device: peak(),
         "torch.cuda.reset_peak_memory_stats": lambda device: reset_peak(),
         "torch.cuda.manual_seed_all": lambda seed: None,
+        "torch.cuda.Event": mock.MagicMock,
         "torch.Generator": _Generator,
         "torch.Tensor.backward": _backward,
         "torch.nn.Module._apply": _apply,

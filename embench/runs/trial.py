@@ -134,16 +134,14 @@ def _torch_attempt(
 
     def present() -> Predict:
         """What the present weights predict."""
-        infer = predictor(training.best, task, recipe, norms, device)
 
-        def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        def checked(scores_CYX: NDArray[np.float32]) -> NDArray[np.float32]:
             stop.check()
-            scores_CYX = infer(image_YX)
             if not np.isfinite(scores_CYX).all():
                 raise Diverged(training.iteration)
             return scores_CYX
 
-        return predict
+        return predictor(training.best, task, recipe, norms, device).then(checked)
 
     scores: list[SnapshotScore] = []
     seconds = {"training": 0.0, "waiting": 0.0, "prediction": 0.0}

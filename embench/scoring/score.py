@@ -19,7 +19,7 @@ from embench.scoring import evidence as of_metrics
 from embench.scoring.counts import Counts, ScoreHistogram, count, matched_counts
 from embench.scoring.metrics import Evidence
 from embench.scoring.schema import Diagnostics, ImageCounts, SnapshotScore
-from embench.training.inference import PlaneSum, Predict, labels_2d, predict_planes
+from embench.training.inference import PlaneSum, Predict, each, labels_2d, predict_planes
 from embench.training.sampler import TrainingSections
 
 Sections = Iterable[NDArray[np.uint8]]
@@ -186,10 +186,9 @@ def _predictions(
         yield volume.name, 0, planes.scores, planes.labels(), volume.labels
         return
     depth = volume.image.shape[0]
-    for z in range(depth):
-        image_YX, truth_YX = volume.section(0, z)
-        assert truth_YX is not None
-        scores_CYX = predict(image_YX)
+    assert volume.labels is not None
+    for z, scores_CYX in enumerate(each(predict, (volume.image[z] for z in range(depth)))):
+        truth_YX = volume.labels[z]
         name = score.section_name(volume.name, depth, z)
         yield name, z, partial(_only_section, scores_CYX), labels_2d(scores_CYX)[None], truth_YX[None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -102,10 +102,10 @@ def predict_section(
         match inference:
             case WholeImage(multiple) if volume:
                 padded_YX = np.pad(image_YX, ((0, -height % multiple), (0, -width % multiple)), "reflect")
-                return _scores(_logits(network, to_network(padded_YX))[0, :, :height, :width])
+                return _scores(checked_logits(network, to_network(padded_YX))[0, :, :height, :width])
             case WholeImage(multiple):
                 small_YX = _resize_down(image_YX, multiple)
-                return _resize_nearest(_scores(_logits(network, to_network(small_YX))[0]), (height, width))
+                return _resize_nearest(_scores(checked_logits(network, to_network(small_YX))[0]), (height, width))
             case SlidingWindow():
                 return _slide(network, image_YX, to_network, inference, volume)
 
@@ -226,8 +226,9 @@ def predict_planes(
     total = sum(volume_ZYX.shape[axis] for axis in axes)
     done = 0
     for axis in axes:
-        for index, section in _sections(volume_ZYX, axis):
-            planes.add(axis, index, predict(section))
+        sections = (section for _, section in _sections(volume_ZYX, axis))
+        for index, scores_CYX in enumerate(each(predict, sections)):
+            planes.add(axis, index, scores_CYX)
             done += 1
             if progress:
                 progress(done, total)
@@ -256,7 +257,7 @@ def _sections(volume_ZYX: Volume, axis: int) -> Iterator[tuple[int, NDArray[np.u
             yield start + offset, np.ascontiguousarray(section)
 
 
-def _logits(network: torch.nn.Module, image_BCYX: torch.Tensor) -> torch.Tensor:
+def checked_logits(network: torch.nn.Module, image_BCYX: torch.Tensor) -> torch.Tensor:
     logits_BCYX = network(image_BCYX)
     size, found = image_BCYX.shape, tuple(getattr(logits_BCYX, "shape", ()))
     if len(found) != 4 or (found[0], *found[2:]) != (size[0], *size[2:]):
@@ -314,7 +315,7 @@ def _sum_of_windows(
     windows = [strip_BCYX[..., x : x + way.window] for x in columns]
     # as many as the recipe allows, but none much smaller than the others: a batch costs something besides its windows
     batches = torch.cat(windows).tensor_split(-(-len(windows) // way.batch))
-    logits_BCYX = torch.cat([_logits(network, batch) for batch in batches])
+    logits_BCYX = torch.cat([checked_logits(network, batch) for batch in batches])
     total = logits_BCYX.new_zeros(logits_BCYX.shape[1] + 1, *strip_BCYX.shape[2:])
     for x, logits_CYX in zip(columns, logits_BCYX, strict=True):
         total[:-1, :, x : x + way.window] += logits_CYX
@@ -356,21 +357,66 @@ def _evaluating(network: torch.nn.Module) -> Iterator[None]:
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
+class Predictor:
+    """Predicts sections one by one, or several together where that is faster.
+
+    Parameters
+    ----------
+    one : callable
+        From a section uint8 (Y, X) to scores float32 (C, Y, X).
+    many : callable, optional
+        From sections to their scores, in order.
+    """
+
+    def __init__(
+        self, one: Predict, many: Callable[[Iterable[NDArray[np.uint8]]], Iterator[Scores]] | None = None
+    ) -> None:
+        self._one, self._many = one, many
+
+    def __call__(self, image_YX: NDArray[np.uint8]) -> Scores:
+        return self._one(image_YX)
+
+    def each(self, images: Iterable[NDArray[np.uint8]]) -> Iterator[Scores]:
+        """Yield the scores of sections, in order."""
+        return self._many(images) if self._many else map(self._one, images)
+
+    def then(self, check: Callable[[Scores], Scores]) -> Predictor:
+        """Return a predictor whose scores go through ``check``."""
+        one, many = self._one, self._many
+        return Predictor(lambda image: check(one(image)), many and (lambda images: map(check, many(images))))
+
+
+def each(predict: Predict, images: Iterable[NDArray[np.uint8]]) -> Iterator[Scores]:
+    """Yield the scores of sections, in order; several together where ``predict`` is a :class:`Predictor` that can."""
+    return predict.each(images) if isinstance(predict, Predictor) else map(predict, images)
+
+
 def predictor(
     network: nn.Module, task: Task, recipe: Recipe, norms: tuple[float, float], device: torch.device
-) -> Predict:
-    """Return what predicts a section under a recipe, with the network's weights at that time."""
+) -> Predictor:
+    """Return what predicts sections under a recipe, with the network's weights at that time.
+
+    On a GPU windows of several sections share a batch (:mod:`embench.training.sliding`).
+    """
     fixed = deployed(network)
+    inference, volume = recipe.inference, task.scoring.is_volume
 
-    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(image_YX: NDArray[np.uint8]) -> Scores:
         with autocast(recipe.precision, device):
-            return predict_section(
-                fixed,
-                image_YX,
-                inference=recipe.inference,
-                norms=norms,
-                device=device,
-                volume=task.scoring.is_volume,
-            )
+            return predict_section(fixed, image_YX, inference=inference, norms=norms, device=device, volume=volume)
 
-    return predict
+    if device.type != "cuda" or not isinstance(inference, SlidingWindow):
+        return Predictor(predict)
+
+    def many(images: Iterable[NDArray[np.uint8]]) -> Iterator[Scores]:
+        from embench.training.sliding import slide
+
+        found = slide(fixed.eval(), images, inference, norms=norms, device=device, volume=volume)
+        while True:
+            with autocast(recipe.precision, device):  # not while whoever asks does something else
+                scores_CYX = next(found, None)
+            if scores_CYX is None:
+                return
+            yield scores_CYX
+
+    return Predictor(predict, many)

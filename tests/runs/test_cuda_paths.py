@@ -322,7 +322,7 @@ def test_interrupted_trial_goes_on(tmp_path: Path, toy_data: Path, monkeypatch: 
     (tmp_path / "small.py").write_text(SMALL)
     spec = toy.planned(toy_data, tmp_path, f"{tmp_path}/small.py:Small", iterations=3, evaluations=1)
     recipe = replace(spec.recipe, precision="bf16")
-    spec = replace(spec, device="cuda:0", recipe=recipe, save_every=0.0, deterministic=True)
+    spec = replace(spec, device="cuda:0", workers=0, recipe=recipe, save_every=0.0, deterministic=True)
 
     class Killed(Exception):
         pass
@@ -365,7 +365,7 @@ def test_lack_of_memory_is_told_in_one_line(
 
     monkeypatch.setattr(Training, "take", short)
     monkeypatch.setattr(Toy, "loss", short)
-    spec = replace(toy.planned(toy_data, tmp_path), device="cuda:0")
+    spec = replace(toy.planned(toy_data, tmp_path), device="cuda:0", workers=0)
     settings = Toy().settings("tiny", epochs=1, batch_size=4, crop=32)
     with fake_cuda():
         with pytest.raises(BadInput, match=r"^out of memory \(cuda:0\).*--precision bf16.*--batch-size"):
