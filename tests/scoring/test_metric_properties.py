@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from embench.scoring.metrics import Masks, metrics
 from embench.scoring.metrics.instances import components
-from embench.scoring.metrics.skeletons import skeleton
+from embench.scoring.metrics.skeletons import skeletons
 
 METRICS = [metric for metric in metrics().values() if "scores" not in metric.needs]
 SWAPPED = {"precision": "recall", "recall": "precision", "vi_split": "vi_merge", "vi_merge": "vi_split"}
@@ -163,7 +163,7 @@ def test_a_skeleton_lies_inside_and_has_the_topology_of_its_mask(pair):
     from skimage.measure import euler_number
 
     mask, _, spacing = pair
-    thin = skeleton(mask, spacing)
+    thin, _ = skeletons((mask, mask), spacing)
     assert not (thin & ~mask).any()
     whole = generate_binary_structure(mask.ndim, mask.ndim)
     for one, structure in ((lambda a: a, whole), (lambda a: ~np.pad(a, 1), None)):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embench.scoring.metrics.instances import Overlap, components, overlap
-from embench.scoring.metrics.skeletons import skeleton
+from embench.scoring.metrics.skeletons import skeletons
 from embench.scoring.metrics.surfaces import Surface, rim, surfaces
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class Masks:
     @cached_property
     def skeletons(self) -> tuple[Mask, Mask]:
         """Skeletons of prediction and truth."""
-        return skeleton(self.prediction, self.spacing), skeleton(self.truth, self.spacing)
+        first, second = skeletons((self.prediction, self.truth), self.spacing)
+        return first, second
 
 
 def counts(prediction: Mask, truth: Mask) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -24,43 +25,68 @@ _OUTSIDE, _INSIDE, _WAITING = 0, 1, 2
 _UNKNOWN, _FIXED, _SIMPLE = 0, 1, 2
 
 
-def skeleton(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.bool_]:
-    """Return the skeleton of a mask (Y, X) or (Z, Y, X): one voxel wide, of the same topology.
+def skeletons(masks: Sequence[NDArray[np.bool_]], spacing: Sequence[float]) -> list[NDArray[np.bool_]]:
+    """Return the skeleton of each mask (Y, X) or (Z, Y, X): one voxel wide, of the same topology.
 
     Objects touch by face, edge or corner; what lies outside them touches by face. The border of the image is no
     outside: the line of a tube that is cut by it goes on to the border.
     """
+    boxes = [bounding_box(mask, margin=1) for mask in masks]
+    thin = [np.zeros(mask.shape, bool) for mask in masks]
+    inner = [
+        (lines[box], *_layers(np.ascontiguousarray(mask[box]), spacing))
+        for mask, box, lines in zip(masks, boxes, thin, strict=True)
+        if box is not None
+    ]
+    with ThreadPoolExecutor(max_workers=threads(max(mask.size for mask in masks))) as pool:
+        for lines, found in pool.map(lambda each: (each[0], _thinned(*each[1:])), inner):
+            lines[:] = found
+    return thin
+
+
+def _layers(mask: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """Return a mask and the layer of each voxel, counted from the outside, both with one voxel more on every side."""
     import edt
 
-    thin = np.zeros(mask.shape, bool)
-    box = bounding_box(mask, margin=1)
-    if box is None:
-        return thin
-    mask = np.ascontiguousarray(mask[box])
     state = np.pad(mask.view(np.uint8), 1)
-    if mask.all():  # nothing but the border to be far from
-        distance = edt.edt(state, anisotropy=tuple(spacing))
-    else:
-        distance = np.pad(edt.edt(mask, anisotropy=tuple(spacing), parallel=threads(mask.size)), 1)
-    flat, far = state.reshape(-1), distance.reshape(-1)
-    around = _neighbourhood(mask.ndim)
+    # a mask that fills everything has nothing but the border to be far from
+    within = state if mask.all() else np.pad(mask, 1, mode="edge")
+    far = edt.edt(within, anisotropy=tuple(spacing), parallel=threads(mask.size))
+    far /= np.float32(min(spacing))
+    np.ceil(far, out=far)
+    return state, np.minimum(far, 2**16 - 1, out=far).astype(np.uint16)
+
+
+def _thinned(state: NDArray[np.uint8], layers: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    flat, layer = state.reshape(-1), layers.reshape(-1)
+    around = _neighbourhood(state.ndim)
     steps = around.offsets @ (np.array(state.strides) // state.itemsize)
-    waiting = np.flatnonzero(flat)
+    waiting = _outline(state)
     flat[waiting] = _WAITING
-    level = 0.0
     while len(waiting):
-        level = max(level + min(spacing), float(far[waiting].min()))
-        is_now = far[waiting] <= level
+        level = layer.take(waiting).min()
+        is_now = layer.take(waiting) <= level
         now, later = waiting[is_now], [waiting[~is_now]]
         while len(now):
             flat[now] = _INSIDE
             near = _beside(flat, _peel(state, now, around, steps), steps)
-            is_now = far[near] <= level
+            is_now = layer.take(near) <= level
             now = near[is_now]
             later.append(near[~is_now])
         waiting = np.concatenate(later)
-    thin[box] = state[(slice(1, -1),) * mask.ndim]
-    return thin
+    return state[(slice(1, -1),) * state.ndim]
+
+
+def _outline(state: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the places of the voxels that share a face with the outside."""
+    found = np.zeros(state.shape, bool)
+    for axis in range(state.ndim):
+        ahead = (slice(None),) * axis
+        low, high = (*ahead, slice(None, -1)), (*ahead, slice(1, None))
+        found[low] |= state[high] == _OUTSIDE
+        found[high] |= state[low] == _OUTSIDE
+    found &= state != _OUTSIDE
+    return np.flatnonzero(found)
 
 
 def _peel(
@@ -68,7 +94,7 @@ def _peel(
 ) -> NDArray[np.int64]:
     """Take away what may go of the voxels at these places that lie at the outside now; return it."""
     flat = state.reshape(-1)
-    layer = places[np.logical_or.reduce([flat[places + step] == _OUTSIDE for step in steps[around.is_face]])]
+    layer = places[np.logical_or.reduce([flat.take(places + step) == _OUTSIDE for step in steps[around.is_face]])]
     where = np.unravel_index(layer, state.shape)
     parity = np.sum([(place & 1) << axis for axis, place in enumerate(where)], axis=0)
     removed = []
@@ -76,7 +102,7 @@ def _peel(
         voxels = layer[parity == field]
         code = np.zeros(len(voxels), np.uint32)
         for bit, step in enumerate(steps):
-            code |= (flat[voxels + step] != _OUTSIDE).astype(np.uint32) << np.uint32(bit)
+            code |= (flat.take(voxels + step) != _OUTSIDE).astype(np.uint32) << np.uint32(bit)
         gone = voxels[around.removable(code)]
         flat[gone] = _OUTSIDE
         removed.append(gone)
@@ -88,7 +114,7 @@ def _beside(flat: NDArray[np.uint8], gone: NDArray[np.int64], steps: NDArray[np.
     found = []
     for step in steps:
         near = gone + step
-        near = near[flat[near] == _INSIDE]
+        near = near[flat.take(near) == _INSIDE]
         flat[near] = _WAITING
         found.append(near)
     return np.concatenate(found)
@@ -114,10 +140,10 @@ class _Neighbourhood:
 
     def removable(self, code: Codes) -> NDArray[np.bool_]:
         """Whether a voxel with neighbours of these codes is simple and no end of a line."""
-        unknown = np.unique(code[self._known[code] == _UNKNOWN])
+        unknown = np.unique(code[self._known.take(code) == _UNKNOWN])
         if len(unknown):
             self._known[unknown] = np.where(self._is_removable(unknown), _SIMPLE, _FIXED)
-        return self._known[code] == _SIMPLE
+        return self._known.take(code) == _SIMPLE
 
     def _is_removable(self, code: Codes) -> NDArray[np.bool_]:
         is_end = np.bitwise_count(code) == 1
