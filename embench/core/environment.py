@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import embench
+from embench.core import process
 from embench.core.errors import BadInput, TryAgain
 from embench.core.git import git
 
@@ -87,5 +87,4 @@ def peak_memory(device: str) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    scale = 1 if os.uname().sysname == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return process.peak_memory()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from embench.core import confined
+from embench.core import confined, kernel_locks, process
 from embench.core.errors import BadInput, TryAgain
 
 _FOR_THE_USER = {
@@ -30,7 +29,7 @@ _FOR_THE_USER = {
 
 _swept: set[Path] = set()
 """Folders in which this process has looked for what dead ones left."""
-os.register_at_fork(after_in_child=_swept.clear)
+process.after_fork(_swept.clear)
 
 
 def explained(error: OSError, path: Path) -> BadInput | TryAgain:
@@ -125,7 +124,7 @@ def sweep(folder: Path) -> None:
     for left in folder.glob(f"{_PART}*.part"):
         # What fails: another sweeper had it, or it is not ours to remove.
         with suppress(OSError, BadInput), confined.writing(left, folder) as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kernel_locks.take_open(descriptor)
             left.unlink()
 
 
@@ -157,7 +156,7 @@ def _temporary(path: Path, place: int | None) -> tuple[int, Path]:
         except FileExistsError:
             continue
         with suppress(OSError):  # without locks there is no sweeping either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            kernel_locks.take_open(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:
             return descriptor, temporary
         os.close(descriptor)  # a sweeper took it between those two lines

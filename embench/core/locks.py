@@ -1,39 +1,34 @@
 """One worker for one piece of work: a file that says who has it, locked for as long as they live.
 
-The lock is a POSIX record lock. The kernel drops it when its process ends, however that ends, and an NFS server drops
-it with its client: no clock is read and no process id is probed. It belongs to the process alone, so that a data
-worker that outlives its killed parent keeps nothing claimed. What is assumed: every machine sees locks through the file
-system (NFS must not be mounted with ``nolock`` or ``local_lock=all``; Lustre needs ``flock``).
+The lock is a POSIX record lock, or that of Windows (:mod:`embench.core.kernel_locks`). The kernel drops it when its
+process ends, however that ends, and an NFS server drops it with its client: no clock is read and no process id is
+probed. It belongs to the process alone, so that a data worker that outlives its killed parent keeps nothing claimed.
+What is assumed: every machine sees locks through the file system (NFS must not be mounted with ``nolock`` or
+``local_lock=all``; Lustre needs ``flock``).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
-import struct
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embench.core import confined
+from embench.core import confined, kernel_locks, process
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import explained
 
-# struct flock: where a lock is, whose, and its type; the C library has no other way to look without locking.
-_FLOCK = struct.Struct("qqihh" if sys.platform == "darwin" else "hhqqi4x")
-_TYPE, _PROCESS = (3, 2) if sys.platform == "darwin" else (0, 4)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 MAX_BYTES = 4096
 
 _mine: set[Path] = set()
 """What this process holds: its own locks do not stop it, and closing a second descriptor would drop the first's."""
-os.register_at_fork(after_in_child=_mine.clear)
+process.after_fork(_mine.clear)
 
 
 @dataclass(frozen=True)
@@ -117,35 +112,37 @@ def _self() -> Holder:
 def _lock(descriptor: int, path: Path) -> None:
     while True:
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            if kernel_locks.take(descriptor):
+                return
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 raise BadInput(
                     f"{path}: this file system has no locks between processes ({error.strerror}); "
                     "choose a folder on one that has"
                 ) from None
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise explained(error, path) from None
+            raise explained(error, path) from None
         if found := _holder(descriptor):  # else it went in the meantime
             raise Held(path, found)
 
 
 def _holder(descriptor: int) -> Holder | None:
-    asked = [0] * 5
-    asked[_TYPE] = fcntl.F_WRLCK
-    found = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, _FLOCK.pack(*asked)))
-    if found[_TYPE] == fcntl.F_UNLCK:
+    number = kernel_locks.taken_by(descriptor)
+    if number is None:
         return None
     try:
-        return Holder(**json.loads(os.pread(descriptor, MAX_BYTES, 0)))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return Holder(**json.loads(os.read(descriptor, MAX_BYTES)))
     except (ValueError, TypeError):  # it has the lock and has not yet written its name
-        return Holder("an unknown host", found[_PROCESS])
+        return Holder("an unknown host", number)
 
 
 def _write(descriptor: int, path: Path, name: bytes) -> None:
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, name, 0)
+        if hasattr(os, "pwrite"):
+            os.pwrite(descriptor, name, 0)
+        else:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, name)
     except OSError as error:
         raise explained(error, path) from None

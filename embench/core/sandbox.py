@@ -12,10 +12,8 @@ import atexit
 import contextlib
 import importlib
 import json
+import logging
 import os
-import resource
-import select
-import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +22,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from embench.core import process, signals
 from embench.core.errors import BadInput
+
+log = logging.getLogger(__name__)
 
 ROOM = 3 * 2**29
 """Bytes that the child may take for a file that needs little, beyond what it holds when it has started."""
@@ -61,7 +62,6 @@ def call(function: Callable[..., Any], *arguments: Any, where: object, size: int
 
 class _Child:
     def __init__(self) -> None:
-        ours, theirs = os.pipe(), os.pipe()
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TIFFFILE_NUM_THREADS"), "1"),
@@ -69,16 +69,16 @@ class _Child:
         self.owner = os.getpid()
         self.process = subprocess.Popen(
             # -P: what lies in the folder in which the command was given (numpy.py, say) is nothing to import
-            [sys.executable, "-P", "-m", "embench.core.sandbox", str(theirs[0]), str(ours[1])],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            [sys.executable, "-P", "-m", "embench.core.sandbox"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            pass_fds=(theirs[0], ours[1]),
         )
-        os.close(theirs[0])
-        os.close(ours[1])
-        self.into, self.out = os.fdopen(theirs[1], "wb"), os.fdopen(ours[0], "rb")
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.into: IO[bytes] = self.process.stdin
+        self.out: Any = self.process.stdout
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], where: object, size: int) -> Any:
         seconds = SECONDS + size // _BYTES_PER_SECOND
@@ -90,15 +90,21 @@ class _Child:
             "seconds": seconds,
             "room": ROOM + 4 * size,
         }
+        late = threading.Event()
+        clock = threading.Timer(seconds * _PATIENCE, self._stop, [late])
+        clock.daemon = True
+        clock.start()
         try:
             self.into.write(json.dumps(request).encode() + b"\n" + blob)
             self.into.flush()
-            answer = self._answer(seconds * _PATIENCE)
-        except (OSError, EOFError, TimeoutError) as error:
-            raise BadInput(f"{where}: {self._end(error, seconds)}; refused") from None
+            answer = self._answer()
+        except (OSError, EOFError):
+            raise BadInput(f"{where}: {self._end(late.is_set(), seconds)}; refused") from None
         except BaseException:  # interrupted: what the child would still answer is nobody's
-            self._end(TimeoutError(), seconds)
+            self._end(True, seconds)
             raise
+        finally:
+            clock.cancel()
         if "faults" in answer:
             raise BadInput(answer["faults"])
         if "memory" in answer:
@@ -107,10 +113,11 @@ class _Child:
             raise RuntimeError(answer["bug"])
         return answer["array"] if "array" in answer else answer["value"]
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
-        ready, _, _ = select.select([self.out], [], [], seconds)
-        if not ready:
-            raise TimeoutError
+    def _stop(self, late: threading.Event) -> None:
+        late.set()
+        self.process.kill()
+
+    def _answer(self) -> dict[str, Any]:
         line = self.out.readline()
         if not line:
             raise EOFError
@@ -125,19 +132,18 @@ class _Child:
             answer["array"] = array
         return answer
 
-    def _end(self, error: Exception, seconds: int) -> str:
+    def _end(self, late: bool, seconds: int) -> str:
         """Stop the child and say in words how it ended."""
         global _child
         _child = None
-        if isinstance(error, TimeoutError):
+        if late:
             self.process.kill()
         code = self.process.wait()
         self.close()
-        if isinstance(error, TimeoutError):
+        if late:
             return f"its reader did not answer for {seconds * _PATIENCE} s"
-        if code == -signal.SIGPROF:
-            return f"its reader needed more than {seconds} s"
-        return f"its reader crashed ({signal.Signals(-code).name if code < 0 else f'exit {code}'})"
+        how = signals.ended_by(code)
+        return f"its reader needed more than {seconds} s" if how == "SIGPROF" else f"its reader crashed ({how})"
 
     def close(self) -> None:
         for pipe in (self.into, self.out):
@@ -155,6 +161,8 @@ _child: _Child | None = None
 def _child_of_this_process() -> _Child:
     global _child
     if _child is None or _child.owner != os.getpid():  # a forked process starts its own
+        if not process.CAN_LIMIT:
+            log.warning("this system sets no limits on memory and processor time: foreign files are read without")
         _child = _Child()
     return _child
 
@@ -164,7 +172,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()  # whoever held it is not here
 
 
-os.register_at_fork(after_in_child=_after_fork)
+process.after_fork(_after_fork)
 
 
 @atexit.register
@@ -214,27 +222,22 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
 
 def _limit(seconds: int, room: int) -> None:
     """Allow this process ``seconds`` more of processor time, and ``room`` more bytes of address space."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)  # to the millisecond, where RLIMIT_CPU has whole seconds
-    if os.path.exists("/proc/self/statm"):  # Linux; elsewhere address space is no measure of memory
-        with open("/proc/self/statm") as file:
-            pages = int(file.read().split()[0])
-        _set_room(pages * resource.getpagesize() + room)
+    signals.end_after(seconds)
+    if (used := process.address_space()) is not None:
+        process.limit_memory(used + room)
 
 
 def _unlimit() -> None:
     """Lift what :func:`_limit` set."""
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    _set_room(resource.getrlimit(resource.RLIMIT_AS)[1])
-
-
-def _set_room(value: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+    signals.end_after(0)
+    process.limit_memory(None)
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends this process, in the middle of any library
-    with os.fdopen(int(sys.argv[1]), "rb") as requests, os.fdopen(int(sys.argv[2]), "wb") as answers:
-        _serve(requests, answers)
+    process.no_core_file()
+    signals.leave_interrupts_to_parent()
+    # Answers have a descriptor of their own: what a library prints goes nowhere.
+    answering = os.dup(sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with os.fdopen(answering, "wb") as answers:
+        _serve(sys.stdin.buffer, answers)

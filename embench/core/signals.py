@@ -11,14 +11,19 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from embench.core.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+if TYPE_CHECKING:
+    import subprocess
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 GRACE = 15.0
 """Seconds between the signal and the end of the process; Slurm kills 30 s after its signal, unless set otherwise."""
 
@@ -118,6 +123,44 @@ def left_to_parent(_: int = 0) -> None:
     """Ignore the signals in a helper process whose parent will end it: a data worker."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def leave_interrupts_to_parent() -> None:
+    """Ignore Ctrl-C in a process that serves its parent, which handles it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end_after(seconds: float) -> None:
+    """End this process after so much more of its processor time, in the middle of any library; 0 lifts the limit.
+
+    To the millisecond, where RLIMIT_CPU has whole seconds. Without such a timer (Windows) nothing is limited.
+    """
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def ended_by(code: int) -> str:
+    """Return how a process ended, by what ``Popen.wait`` gave: a signal's name, or ``exit 3``."""
+    return signal.Signals(-code).name if code < 0 else f"exit {code}"
+
+
+def end_group(child: subprocess.Popen[bytes], grace: float) -> None:
+    """End a process begun in a session of its own, and whatever it started: asked first, then killed.
+
+    Where there are no groups of processes (Windows) it alone is ended.
+    """
+    if not hasattr(os, "killpg"):
+        child.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGTERM)
+        end = time.monotonic() + grace
+        while time.monotonic() < end:
+            child.poll()
+            os.killpg(child.pid, 0)  # raises when nobody is left
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def exit_status(number: signal.Signals) -> int:

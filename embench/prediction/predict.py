@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from embench.core import signals
 from embench.core.console import showing
+from embench.core.environment import cores
 from embench.core.errors import BadInput
 from embench.core.files import check_writable, remove, write_atomic
 from embench.data import writers
@@ -515,7 +515,7 @@ def _applied(
     from embench.core.runtime import deterministic, find_device
 
     device = torch.device(options.device if ":" in options.device else find_device(options.device))
-    threads = options.threads or max(network.card.threads for network in networks) or len(os.sched_getaffinity(0))
+    threads = options.threads or max(network.card.threads for network in networks) or cores()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from embench.core import locks
+from embench.core import locks, process, signals
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.signals import Interrupt
@@ -318,9 +317,9 @@ def _started(
         )
     most = tool.limits.memory_gb
 
-    def limit() -> None:
-        if most is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (int(most * 2**30),) * 2)
+    if most is not None and not process.CAN_LIMIT:
+        log.write(f"this system sets no limit on memory: {most} GB are not kept to\n".encode())
+        most = None
 
     return subprocess.Popen(
         [program, *words[1:]],
@@ -330,20 +329,13 @@ def _started(
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=limit if most is not None else None,
+        preexec_fn=None if most is None else partial(process.limit_memory, int(most * 2**30)),
     )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End a command and whatever it started: asked first, then ended."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGTERM)
-        end = time.monotonic() + _GRACE
-        while time.monotonic() < end:
-            child.poll()
-            os.killpg(child.pid, 0)  # raises when nobody is left
-            time.sleep(0.05)
-        os.killpg(child.pid, signal.SIGKILL)
+    signals.end_group(child, _GRACE)
     with suppress(ChildProcessError):
         child.wait()
 

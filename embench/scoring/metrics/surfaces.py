@@ -10,7 +10,6 @@ The border of the image is no surface: nobody knows where an object goes on that
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from embench.core.environment import cores
 
 _CELLS = 2**24
 """Cells whose codes are made at a time."""
@@ -146,7 +147,7 @@ def threads(size: int) -> int:
     """Return how many threads work on ``size`` voxels: all cores of this process on large volumes."""
     if size < 2**22:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 @cache
