@@ -13,31 +13,40 @@ import pytest
 from PIL import Image
 
 HIDDEN = """
-import builtins, os, signal, types
+import builtins, fcntl, os, signal, types
 
 PACKAGES = ("embench", "baselines", "retina", "leaderboard")
 plain = builtins.__import__
 
 
-def guarded(name, globals=None, locals=None, fromlist=(), level=0):
-    if (globals or {}).get("__name__", "").split(".")[0] in PACKAGES:
-        if name in ("fcntl", "resource", "pwd", "grp", "termios"):
-            raise ImportError(f"no module named {name} here")
-        if name == "msvcrt":
-            return msvcrt
-    return plain(name, globals, locals, fromlist, level)
+def without(module, *names):
+    other = types.ModuleType(module.__name__)
+    vars(other).update({name: value for name, value in vars(module).items() if name not in names})
+    return other
 
 
 def locking(descriptor, mode, count):
-    os.lockf(descriptor, {0: os.F_ULOCK, 1: os.F_LOCK, 2: os.F_TLOCK}[mode], count)
+    fcntl.flock(descriptor, {0: fcntl.LOCK_UN, 1: fcntl.LOCK_EX, 2: fcntl.LOCK_EX | fcntl.LOCK_NB}[mode])
+
+
+GONE = ("fcntl", "resource", "pwd", "grp", "termios")
+INSTEAD = {
+    "msvcrt": types.SimpleNamespace(locking=locking, LK_UNLCK=0, LK_LOCK=1, LK_NBLCK=2),
+    "os": without(os, "uname", "fork", "register_at_fork", "sched_getaffinity", "killpg", "pread", "pwrite", "getuid"),
+    "signal": without(signal, "SIGUSR1", "SIGUSR2", "SIGPROF", "setitimer", "ITIMER_PROF"),
+}
+
+
+def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+    if (globals or {}).get("__name__", "").split(".")[0] in PACKAGES and not level:
+        if name in GONE:
+            raise ImportError(f"no module named {name} here")
+        if name in INSTEAD:
+            return INSTEAD[name]
+    return plain(name, globals, locals, fromlist, level)
 
 
 builtins.__import__ = guarded
-for name in ("uname", "fork", "register_at_fork", "sched_getaffinity", "killpg", "pread", "pwrite", "getuid"):
-    delattr(os, name)
-for name in ("SIGUSR1", "SIGUSR2", "SIGPROF", "setitimer", "ITIMER_PROF"):
-    delattr(signal, name)
-msvcrt = types.SimpleNamespace(locking=locking, LK_UNLCK=0, LK_LOCK=1, LK_NBLCK=2)
 """
 """Hides them from our packages in every interpreter, and puts the locks of Windows there, by those of Linux."""
 
