@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from embench.core.errors import BadInput
@@ -29,7 +30,14 @@ def inspect(file: Path) -> None:
 
 
 def import_(
-    file: Path, data_name: str | None, out: Path | None, norms: str | None, data: Path | None, force: bool
+    file: Path,
+    data_name: str | None,
+    out: Path | None,
+    norms: str | None,
+    data: Path | None,
+    force: bool,
+    model: str | None = None,
+    key_map: Sequence[str] = (),
 ) -> None:
     """Write a published checkpoint as one of ours and print where it is."""
     from baselines import published_weights
@@ -38,12 +46,28 @@ def import_(
         pair = None if norms is None else tuple(float(part) for part in norms.split(","))
     except ValueError:
         raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
+    if pair is not None and len(pair) != 2:
+        raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13")
+    if model:
+        from baselines.encoder_weights import import_encoder
+
+        where = {"norms": pair, "out": out, "folder": data, "force": force}
+        made = import_encoder(file, model, data_name or "unknown", prefixes=key_map, **where)  # type: ignore[arg-type]
+        print(f"checkpoint: {made}    next: embench run --model {model}")
+        return
+    if key_map:
+        raise BadInput("--key-map: for the encoder of a model; give --model vit:NAME:START or smp:ARCH:ENCODER:START")
     made = published_weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
     print(f"checkpoint: {made}    next: embench run --init-from {made} --model ...")
 
 
 def fetch(name: str, data: Path | None) -> None:
     """Download a published checkpoint and print where it is."""
+    if ":" in name:
+        from baselines.encoder_weights import fetch_encoder
+
+        print(f"checkpoint: {fetch_encoder(name, folder=data)}    next: embench run --model {name}")
+        return
     from baselines import published_weights
 
     found = published_weights.fetch_published(name, data)

@@ -1,4 +1,4 @@
-"""Masked autoencoding of the transformer part of TransUNet's encoder (protocol 4.5)."""
+"""Masked autoencoding of transformers: of TransUNet's (protocol 4.5), and of plain ones of timm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from baselines.transunet import TransUNetModel
 from baselines.transunet_network import PATCH, Encoder
 from baselines.views import OneView
+from baselines.vit import ViTModel, is_maskable, patch_of
 from embench.data.task import Scale
+from embench.models.base import TorchModel
+from embench.models.checkpoints import Weights
 from embench.pretraining.method import Augment, Pretraining, Settings
 from embench.training.optim import warm_cosine
 
@@ -26,14 +29,14 @@ PART = "transformer.encoder."
 """Beginning of the names of what is pre-trained."""
 
 
-def patches_of(image: Tensor) -> Tensor:
+def patches_of(image: Tensor, patch: int = PATCH) -> Tensor:
     """Return (B, patches, pixels) of images (B, 1, Y, X), patch by patch in rows."""
-    return F.unfold(image, PATCH, stride=PATCH).transpose(1, 2)
+    return F.unfold(image, patch, stride=patch).transpose(1, 2)
 
 
-def image_of(patches: Tensor, size: torch.Size) -> Tensor:
+def image_of(patches: Tensor, size: torch.Size, patch: int = PATCH) -> Tensor:
     """Return images (B, 1, Y, X) of a size (Y, X) from their patches."""
-    return F.fold(patches.transpose(1, 2), size, PATCH, stride=PATCH)
+    return F.fold(patches.transpose(1, 2), size, patch, stride=patch)
 
 
 def positions(rows: int, columns: int, hidden: int, device: torch.device) -> Tensor:
@@ -57,27 +60,62 @@ class MaskedAutoencoder(nn.Module):
         Of the decoder.
     """
 
+    patch: int = PATCH
+    """Edge of a patch, pixels."""
+
     def __init__(self, encoder: nn.Module, inputs: int, hidden: int, layers: int, heads: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(PATCH**2, inputs)
-        self.encoder = encoder
+        self.start(encoder, inputs)
         self.widen = nn.Linear(inputs, hidden)
         self.masked = nn.Parameter(torch.randn(hidden) * 0.02)
         self.decoder = Encoder(hidden, 4 * hidden, layers, heads, dropout=0.0, attention_dropout=0.0)
-        self.pixels = nn.Linear(hidden, PATCH**2)
+        self.pixels = nn.Linear(hidden, self.patch**2)
+
+    def start(self, encoder: nn.Module, inputs: int) -> None:
+        """Take the encoder, and make what makes its tokens."""
+        self.embed = nn.Linear(PATCH**2, inputs)
+        self.encoder = encoder
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Return the tokens of every patch, (B, patches, inputs), with their place."""
+        rows, columns = (side // PATCH for side in image.shape[2:])
+        return self.embed(patches_of(image)) + positions(rows, columns, self.embed.out_features, image.device)
+
+    def encoded(self, tokens: Tensor) -> Tensor:
+        """Return what the encoder makes of some of them."""
+        return self.encoder(tokens)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return predicted patches (B, patches, pixels), and which were hidden (B, patches); drawn by torch."""
-        patches, rows, columns = patches_of(image), image.shape[2] // PATCH, image.shape[3] // PATCH
-        batch, count, _ = patches.shape
+        tokens = self.tokens(image)
+        rows, columns = (side // self.patch for side in image.shape[2:])
+        batch, count = len(image), rows * columns
         seen = max(1, round(count * (1 - MASKED)))
         order = torch.rand(batch, count, device=image.device).argsort(dim=1)
-        tokens = self.embed(patches) + positions(rows, columns, self.embed.out_features, image.device)
-        encoded = self.widen(self.encoder(tokens.gather(1, _rows(order[:, :seen], tokens))))
+        encoded = self.widen(self.encoded(tokens.gather(1, _rows(order[:, :seen], tokens))))
         filled = torch.cat((encoded, self.masked.to(encoded).expand(batch, count - seen, -1)), dim=1)
         back = order.argsort(dim=1)
         tokens = filled.gather(1, _rows(back, filled)) + positions(rows, columns, filled.shape[2], image.device)
         return self.pixels(self.decoder(tokens)), back >= seen
+
+
+class MaskedViT(MaskedAutoencoder):
+    """The same for a plain transformer of timm, whose own patch embedding and positions make the tokens."""
+
+    encoder: Any
+
+    def start(self, encoder: Any, inputs: int) -> None:
+        self.encoder, self.patch = encoder, encoder.patch_embed.patch_size[0]
+
+    def tokens(self, image: Tensor) -> Tensor:
+        every = self.encoder._pos_embed(self.encoder.patch_embed(image))
+        self._prefix = every[:, : self.encoder.num_prefix_tokens]
+        return every[:, self.encoder.num_prefix_tokens :]
+
+    def encoded(self, tokens: Tensor) -> Tensor:
+        x = self.encoder.norm_pre(torch.cat((self._prefix, tokens), dim=1))
+        x = self.encoder.norm(self.encoder.blocks(x))
+        return x[:, self.encoder.num_prefix_tokens :]
 
 
 def _rows(chosen: Tensor, tokens: Tensor) -> Tensor:
@@ -102,6 +140,16 @@ class MAE(Pretraining):
     weight_decay = 0.05
     crop_multiple = PATCH
 
+    def __init__(self, model: TorchModel | None = None, start: Weights | None = None) -> None:
+        super().__init__(model, start)
+        if isinstance(self.model, ViTModel):
+            self.crop_multiple = patch_of(self.model.encoder)
+
+    @classmethod
+    def takes(cls, model: TorchModel) -> bool:
+        """Whether it is TransUNet or a plain transformer of timm without rotary positions, as ``vit:NAME``."""
+        return super().takes(model) or (isinstance(model, ViTModel) and is_maskable(model.encoder))
+
     def rate(self, step: int, steps: int) -> float:
         return warm_cosine(step, steps)
 
@@ -115,28 +163,33 @@ class MAE(Pretraining):
 
     def module(self, settings: Settings, images: int) -> nn.Module:
         network: Any = self.model.at(settings.scale).network(1)
+        if isinstance(self.model, ViTModel):
+            return MaskedViT(network.encoder, network.encoder.embed_dim, **DECODER[settings.scale])
         inputs = network.transformer.embeddings.patch_embeddings.out_channels
         return MaskedAutoencoder(network.transformer.encoder, inputs, **DECODER[settings.scale])
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         (view,) = batch
         predicted, hidden = module(view)
-        mean, deviation = _levels(patches_of(view))
-        error = (predicted.float() - (patches_of(view) - mean) / deviation).square().mean(dim=2)
+        patches = patches_of(view, self.crop_multiple)
+        mean, deviation = _levels(patches)
+        error = (predicted.float() - (patches - mean) / deviation).square().mean(dim=2)
         return (error * hidden).sum() / hidden.sum()
 
     def weights(self, module: nn.Module) -> dict[str, Tensor]:
         assert isinstance(module, MaskedAutoencoder)
+        if isinstance(module, MaskedViT):
+            return {f"encoder.{name}": tensor for name, tensor in module.encoder.state_dict().items()}
         return {PART + name: tensor for name, tensor in module.encoder.state_dict().items()}
 
     def pictures(self, module: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         (view,) = batch
         predicted, hidden = module(view)
-        patches, size = patches_of(view), view.shape[2:]
+        patches, size, patch = patches_of(view, self.crop_multiple), view.shape[2:], self.crop_multiple
         mean, deviation = _levels(patches)
         filled = torch.where(hidden[:, :, None], predicted * deviation + mean, patches)
         masked = torch.where(hidden[:, :, None], 0.0, patches)
-        return {"input": view, "masked": image_of(masked, size), "filled in": image_of(filled, size)}
+        return {"input": view, "masked": image_of(masked, size, patch), "filled in": image_of(filled, size, patch)}
 
     def options(self, settings: Settings, images: int) -> dict[str, Any]:
         return {"masked": MASKED, "decoder": DECODER[settings.scale], "optimiser": "adamw"}

@@ -70,6 +70,10 @@ class Kind:
         What is knowingly not taken over: in words, and a pattern of names.
     data : str
         What networks of this kind were trained on, where that is always the same.
+    encoder_of : str
+        The model whose ResNet50 it is; empty: of a TransUNet.
+    channels : int or None
+        Input channels of the entry that ``sign`` names, where those tell kinds of the same names apart.
     """
 
     name: str
@@ -79,6 +83,8 @@ class Kind:
     method: str | None
     left_out: dict[str, str]
     data: str = "unknown"
+    encoder_of: str = ""
+    channels: int | None = None
 
 
 def _scale_and_bias(theirs: str, ours: str) -> tuple[Rule, Rule]:
@@ -131,17 +137,56 @@ FINE_TUNED = Kind(
     None,
     {},
 )
+_RESNET = r"((?:conv1|bn1|layer[1-4])\..+)"
+_MOCOV2 = (Rule(rf"(?:module\.)?encoder_q\.{_RESNET}", r"\1"),)
+_BESIDE_MOCOV2 = {
+    "projection head": r"(module\.)?encoder_q\.fc\.[02]\.(weight|bias)",
+    "momentum encoder": r"(module\.)?encoder_k\..+",
+    "queue": r"(module\.)?queue(_ptr)?",
+}
+
+IMAGENET_MOCOV2 = Kind(
+    "imagenet-mocov2",
+    "ResNet50 for colours from MoCoV2 pre-training",
+    r"(module\.)?encoder_q\.conv1\.weight",
+    _MOCOV2,
+    "imagenet-mocov2",
+    _BESIDE_MOCOV2,
+    data="imagenet",
+    encoder_of="unet-resnet50-rgb",
+    channels=3,
+)
 MOCOV2 = Kind(
     "mocov2",
     "ResNet50 from MoCoV2 pre-training",
     r"(module\.)?encoder_q\.conv1\.weight",
-    (Rule(r"(?:module\.)?encoder_q\.((?:conv1|bn1|layer[1-4])\..+)", r"\1"),),
+    _MOCOV2,
     "mocov2",
+    _BESIDE_MOCOV2,
+    encoder_of="unet-resnet50",
+)
+SWAV = Kind(
+    "swav",
+    "ResNet50 from SwAV pre-training",
+    r"(module\.)?(projection_head\.0|prototypes)\.weight",
+    (Rule(rf"(?:module\.)?{_RESNET}", r"\1"),),
+    "swav",
     {
-        "projection head": r"(module\.)?encoder_q\.fc\.[02]\.(weight|bias)",
-        "momentum encoder": r"(module\.)?encoder_k\..+",
-        "queue": r"(module\.)?queue(_ptr)?",
+        "projection head": r"(module\.)?projection_head\..+",
+        "prototypes": r"(module\.)?prototypes\..+",
     },
+    encoder_of="unet-resnet50",
+)
+SUPERVISED = Kind(
+    "imagenet-supervised",
+    "ResNet50 from supervised ImageNet training, as torchvision writes it",
+    r"conv1\.weight",
+    (Rule(_RESNET, r"\1"),),
+    "imagenet-supervised",
+    {"classification head": r"fc\.(weight|bias)"},
+    data="imagenet",
+    encoder_of="unet-resnet50-rgb",
+    channels=3,
 )
 IMAGENET = Kind(
     "imagenet",
@@ -152,4 +197,4 @@ IMAGENET = Kind(
     {"classification head": r"(head|pre_logits)/(kernel|bias)", "class token": "cls"},
     data="imagenet",
 )
-KINDS = (RECONSTRUCTION, FINE_TUNED, MOCOV2, IMAGENET)
+KINDS = (RECONSTRUCTION, FINE_TUNED, IMAGENET_MOCOV2, MOCOV2, SWAV, SUPERVISED, IMAGENET)

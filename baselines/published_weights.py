@@ -26,14 +26,13 @@ from baselines.published_formats import (
     HEAD,
     IMAGENET,
     KINDS,
-    MOCOV2,
     POSITIONS,
     RECONSTRUCTION,
     Kind,
 )
 from baselines.transunet import TransUNetModel, check_size, hidden_size
 from baselines.transunet_network import ReconstructionTransUNet, TransUNet
-from baselines.unet_resnet50 import UNetResNet50, unet
+from baselines.unet_resnet50 import UNetResNet50, rgb_unet, unet
 from embench.core.errors import BadInput
 from embench.core.files import sha256
 from embench.core.names import check_name, unknown
@@ -48,12 +47,17 @@ DOWNLOADS = {
         "https://zenodo.org/record/6453140/files/cem500k_mocov2_resnet50_200ep.pth.tar?download=1",
         "cem500k_mocov2_resnet50_200ep.pth.tar",
     ),
+    "imagenet-resnet50": Download("https://download.pytorch.org/models/resnet50-19c8e357.pth", "resnet50-19c8e357.pth"),
+    "imagenet-resnet50-mocov2": Download(
+        "https://dl.fbaipublicfiles.com/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
+        "moco_v2_200ep_pretrain.pth.tar",
+    ),
     "imagenet-r50-vit-b16": Download(
         "https://storage.googleapis.com/vit_models/imagenet21k/R50+ViT-B_16.npz", "R50+ViT-B_16.npz"
     ),
 }
-"""Checkpoints with a public address (protocol 2; that of the second is given in TransUNet's own README). The SHA-256
-of neither is published."""
+"""Checkpoints with a public address (protocol 2; those from ImageNet as CEM500K's code, torchvision's and TransUNet's
+README name them). Their SHA-256 is not published; torchvision's file name holds the first eight digits."""
 
 
 # Reading
@@ -183,11 +187,15 @@ def _recognised(where: str, state: Mapping[str, Any]) -> Kind:
     if not all(isinstance(key, str) for key in state):
         raise BadInput(f"{where}: holds a dictionary whose keys are no names, not a state dict")
     for kind in KINDS:
-        if any(re.fullmatch(kind.sign, key) for key in state):
+        if any(re.fullmatch(kind.sign, key) and _has_channels(value, kind) for key, value in state.items()):
             return kind
     some = ", ".join(list(state)[:3]) or "nothing"
     known = "; ".join(kind.title for kind in KINDS)
     raise BadInput(f"{where}: none of the known checkpoints: {len(state)} entries ({some}, ...); known are: {known}")
+
+
+def _has_channels(value: Any, kind: Kind) -> bool:
+    return kind.channels is None or tuple(getattr(value, "shape", ()))[1:2] == (kind.channels,)
 
 
 def _norms(where: str, value: Any) -> tuple[float, float]:
@@ -249,7 +257,7 @@ class _Fit:
 
 def _fit(published: Published, network: nn.Module) -> _Fit:
     kind, where, given = published.kind, published.where, published.tensors
-    if kind is MOCOV2:
+    if kind.encoder_of:
         encoder = getattr(network, "encoder", None)
         if not isinstance(encoder, nn.Module):
             raise BadInput(f"{where}: {published.description}; it goes into a UNet-ResNet50, {_not_into(network)}")
@@ -300,8 +308,8 @@ def inspect(path: Path) -> Published:
 
 def _model_name(published: Published) -> str:
     """Return the registered name of the model that a pre-training's network is of."""
-    if published.kind is MOCOV2:
-        return UNetResNet50.name
+    if published.kind.encoder_of:
+        return published.kind.encoder_of
     same_size = published.hidden == TransUNetModel.hidden
     return TransUNetModel.name if same_size else f"{TransUNetModel.name}-{published.hidden}"
 
@@ -312,8 +320,8 @@ def _published_network(published: Published) -> nn.Module:
     The number of heads changes no shape.
     """
     with torch.device("meta"):
-        if published.kind is MOCOV2:
-            return unet(1, "full")
+        if published.kind.encoder_of:
+            return unet(1, "full") if published.kind.encoder_of == UNetResNet50.name else rgb_unet(1, "full")
         hidden = published.hidden or 0
         size: dict[str, Any] = {"hidden": hidden, "mlp": 4 * hidden, "heads": 1}
         if published.kind is RECONSTRUCTION:
@@ -365,7 +373,7 @@ def import_published(
     data = data or published.kind.data
     known = CEM500K_NORMS if data == "cem500k" and published.kind is not IMAGENET else None
     pair = published.norms or known if norms is None else _norms("--norms", norms)
-    if published.kind is MOCOV2 and pair is None:
+    if published.kind.encoder_of == UNetResNet50.name and pair is None:
         raise BadInput(f"{path}: holds no norms, which its networks need; add --norms MEAN,STD or --data cem500k")
     assert published.sha256 is not None
     card = ImportedCard(
@@ -382,7 +390,8 @@ def import_published(
         kind=published.kind.name,
         left_out={word: len(keys) for word, keys in published.left_out.items()},
     )
-    other = None if published.kind is IMAGENET or card.model == TransUNetModel.name else card.model
+    other = None if published.kind.encoder_of or published.kind is IMAGENET else card.model
+    other = None if other == TransUNetModel.name else other
     out = out or weights_path(method, data, "full", folder, other)
     if out.exists() and not force:
         if load_weights(out).card == card:

@@ -19,6 +19,8 @@ _CITATION = """@misc{iakubovskii2019smp,
 }"""
 
 
+LIBRARY = ("imagenet", "timm")
+"""What stands for the library's own weights, as start and as the set they are from."""
 _SIDE = 64
 """Pixels; the smallest crop of a recipe."""
 
@@ -37,6 +39,7 @@ class SMPModel(TorchModel):
     family = "cnn"
     recipe = "unet"
     encoder_parts = ("encoder.",)
+    own_checkpoints = True
     architecture: ClassVar[str]
     encoder: ClassVar[str]
 
@@ -90,7 +93,7 @@ def model(words: str) -> type[TorchModel]:
 def started(start: str) -> dict[str, Any]:
     """Return the attributes of a model whose encoder comes from the pre-training ``start``."""
     facts: dict[str, Any] = {"pretraining": start, "transferred": ("encoder.",)}
-    return facts | {"pretraining_data": "imagenet"} if start == "imagenet" else facts
+    return facts | {"pretraining_data": start} if start in LIBRARY else facts
 
 
 def build(architecture: str, encoder: str, outputs: int) -> nn.Module:

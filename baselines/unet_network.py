@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import torch
 from torch import Tensor, nn
 
 from baselines.upsampling import convolve_upsampled
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue as fractions, as every model of torchvision has them."""
 
 
 class DecoderBlock(nn.Module):
@@ -30,10 +34,24 @@ class UNet(smp.Unet):
         A name of the library's.
     classes : int
         Channels of the logits; 1 for a binary task.
+    in_channels : int
+        Of the images.
     **settings
         Further ones of :class:`segmentation_models_pytorch.Unet`.
     """
 
-    def __init__(self, encoder: str, classes: int, **settings: Any) -> None:
-        super().__init__(encoder, encoder_weights=None, in_channels=1, classes=classes, **settings)
+    def __init__(self, encoder: str, classes: int, in_channels: int = 1, **settings: Any) -> None:
+        super().__init__(encoder, encoder_weights=None, in_channels=in_channels, classes=classes, **settings)
         self.decoder.blocks = nn.ModuleList(map(DecoderBlock, self.decoder.blocks))
+
+
+class RGBUNet(UNet):
+    """The same for an encoder of colours: grey values of 0..1 three times, each normalised as ImageNet's."""
+
+    def __init__(self, encoder: str, classes: int, **settings: Any) -> None:
+        super().__init__(encoder, classes, 3, **settings)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward((image - self.mean) / self.deviation)

@@ -6,6 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from baselines.smp_models import started
 from embench.core.errors import BadInput
 from embench.core.names import unknown
 from embench.models.base import TorchModel
@@ -37,6 +38,7 @@ class ViTModel(TorchModel):
     citation = _CITATION
     recipe = "retina"
     encoder_parts = ("encoder.",)
+    own_checkpoints = True
     encoder: ClassVar[str]
 
     def network(self, outputs: int) -> nn.Module:
@@ -83,7 +85,29 @@ def model(words: str) -> type[TorchModel]:
     if not start:
         return type("ViT", (ViTModel,), facts)
     random = model(encoder)
-    return type("ViT", (random,), facts | {"pretraining": start, "transferred": ("encoder.",)})
+    return type("ViT", (random,), facts | started(start))
+
+
+@cache
+def _encoder(name: str) -> Any:
+    import torch
+
+    from baselines.vit_network import encoder_of
+
+    with torch.random.fork_rng(devices=[]):
+        return encoder_of(name)
+
+
+def patch_of(encoder: str) -> int:
+    """Return the edge of a patch of timm's transformer, pixels."""
+    return _encoder(encoder).patch_embed.patch_size[0]
+
+
+def is_maskable(encoder: str) -> bool:
+    """Whether timm's transformer can be given some of its tokens alone: positions are added to them, not rotated."""
+    from timm.models import VisionTransformer
+
+    return type(_encoder(encoder)) is VisionTransformer
 
 
 def _try(encoder: str) -> None:

@@ -29,13 +29,13 @@ def encoder_of(name: str, **settings: Any) -> nn.Module:
     TypeError
         For what is no plain vision transformer: one patch embedding, then blocks on tokens of one size.
     """
-    fixed: dict[str, Any] = {"pretrained": False, "in_chans": 1, "num_classes": 0}
+    fixed: dict[str, Any] = {"pretrained": False, "in_chans": 1, "num_classes": 0, **settings}
     try:
-        encoder: Any = timm.create_model(name, **fixed, dynamic_img_size=True, **settings)
+        encoder: Any = timm.create_model(name, **fixed, dynamic_img_size=True)
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise
-        encoder = timm.create_model(name, **fixed, **settings)  # SAM's takes any size as it is
+        encoder = timm.create_model(name, **fixed)  # SAM's takes any size as it is
     if not all(hasattr(encoder, part) for part in ("patch_embed", "blocks", "embed_dim", "forward_intermediates")):
         raise TypeError(f"{type(encoder).__name__} is no plain vision transformer")
     for unused in ("attn_pool", "fc_norm", "neck", "head"):

@@ -77,7 +77,10 @@ def pretrained_tensors(model: TorchModel) -> dict[str, torch.Tensor]:
     assert model.pretraining is not None
     if model.pretraining not in pretraining_names():
         own = model.at("tiny").network(1).state_dict()
-        return {key: tensor for key, tensor in own.items() if key.startswith(model.transferred)}
+        given = {key: tensor for key, tensor in own.items() if key.startswith(model.transferred)}
+        # a ResNet of others is stored as its encoder alone
+        alone = model.base.name.startswith("unet-resnet50")
+        return {key.removeprefix("encoder.") if alone else key: tensor for key, tensor in given.items()}
     method = find_pretraining(model.pretraining)(model.base())
     return method.weights(method.module(method.settings("tiny", batch_size=4, epochs=1), 8))
 

@@ -103,6 +103,9 @@ class TorchModel(SegmentationModel):
         Beginnings of the names of the parameters that are then trained no more.
     encoder_parts : tuple of str
         Beginnings of the names of the encoder's parameters, for ``--tune``; by default what is ``transferred``.
+    own_checkpoints : bool
+        Whether the files of its checkpoints are named after the model as well, as several models share a pre-training
+        whose weights fit one of them.
     left_out : tuple of str
         Beginnings of the names that only the pre-training's network has.
     multiple : int
@@ -119,6 +122,7 @@ class TorchModel(SegmentationModel):
     transferred: ClassVar[tuple[str, ...]] = ()
     frozen: ClassVar[tuple[str, ...]] = ()
     encoder_parts: ClassVar[tuple[str, ...]] = ()
+    own_checkpoints: ClassVar[bool] = False
     left_out: ClassVar[tuple[str, ...]] = ()
     multiple: ClassVar[int] = 32
     scale: Scale = "full"

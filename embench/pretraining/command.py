@@ -111,7 +111,7 @@ def _trained_model(method: str, spec: str | None) -> TorchModel:
     if not isinstance(asked, TorchModel):
         raise BadInput(f"--model {spec}: no torch network, so it cannot be pre-trained")
     trained = asked.base() if asked.pretraining == method else asked
-    if type(trained) is not found.trains and not found.takes_any_model:
+    if not found.takes(trained):
         raise BadInput(f"--model {spec}: {method} pre-trains {found.trains.name} alone; leave out --model")
     return trained
 

@@ -22,7 +22,8 @@ def start_path(model: TorchModel, data: str, scale: Scale, folder: Path | None =
 def start_command(model: TorchModel, spec: str, data: str, scale: Scale) -> str:
     """Return the command that makes that checkpoint; ``spec`` is how the model was named."""
     if model.pretraining not in pretraining_names():
-        return f"embench checkpoint import FILE --data {model.pretraining_data or data}"
+        of = f" --model {spec}" if model.own_checkpoints else ""
+        return f"embench checkpoint import FILE{of} --data {model.pretraining_data or data}"
     command = f"embench pretrain {model.pretraining}"
     if not _is_own(model):
         command += f" --model {spec}"
@@ -120,4 +121,6 @@ def _wanted(model: TorchModel) -> str:
 def _is_own(model: TorchModel) -> bool:
     """Whether the pre-training of ``model`` trains this network unless another is asked for."""
     method = model.pretraining
+    if model.own_checkpoints:
+        return False
     return method not in pretraining_names() or find_pretraining(method).trains is model.base

@@ -110,6 +110,11 @@ class Pretraining:
     def __init__(self, model: TorchModel | None = None, start: Weights | None = None) -> None:
         self.model, self.start = model or self.trains(), start
 
+    @classmethod
+    def takes(cls, model: TorchModel) -> bool:
+        """Whether the network of ``model`` can be pre-trained in this way."""
+        return type(model) is cls.trains or cls.takes_any_model
+
     def settings(self, scale: Scale = "full", **changes: Any) -> Settings:
         """Return the published settings (reduced at scale ``tiny``), with those ``changes`` that are not ``None``."""
         published = Settings(self.epochs, self.batch_size, self.crop, scale, 0, self.learning_rate)

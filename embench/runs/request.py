@@ -19,6 +19,7 @@ from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
 from embench.models.external import ExternalTool
 from embench.models.registry import chosen_models, find_model
+from embench.models.volume import VolumeModel, check_task
 from embench.pretraining.initial_checkpoint import check_wanted, find_start, only_imported, start_command, start_path
 from embench.runs.options import RunRequest
 from embench.runs.plan import TrialKey, TrialSpec
@@ -306,10 +307,23 @@ def _checkpoint(
 def choose_models(request: RunRequest, chosen_tasks: Sequence[Task]) -> list[tuple[str, SegmentationModel]]:
     """Return the models asked for, as they were named and built.
 
-    Of those that only a group named, what cannot start on a reduced task is left out, and said.
+    Of those that only a group named, what cannot start on a reduced task, and models of volumes where a task's sections
+    are scored one by one, are left out, and said.
+
+    Raises
+    ------
+    BadInput
+        A model of volumes that was named, on such a task.
     """
     named, grouped = chosen_models(request.models)
     found = [(spec, find_model(spec)) for spec in (*named, *grouped)]
+    flat = [task for task in chosen_tasks if not task.scoring.is_volume]
+    if deep := [spec for spec, adapter in found if flat and spec in grouped and isinstance(adapter, VolumeModel)]:
+        log.info("left out, as sections of %s are scored one by one: %s", flat[0].name, ", ".join(deep))
+        found = [(spec, adapter) for spec, adapter in found if spec not in deep]
+    for _, adapter in found:
+        for task in flat:
+            check_task(adapter, task)
     if not any(task.scale == "tiny" for task in chosen_tasks):
         return found
     without = [

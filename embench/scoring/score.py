@@ -19,7 +19,7 @@ from embench.scoring import evidence as of_metrics
 from embench.scoring.counts import Counts, ScoreHistogram, count, matched_counts
 from embench.scoring.metrics import Evidence
 from embench.scoring.schema import Diagnostics, ImageCounts, SnapshotScore
-from embench.training.inference import PlaneSum, Predict, each, labels_2d, predict_planes
+from embench.training.inference import BlockPredict, PlaneSum, Predict, each, labels_2d, predict_planes
 from embench.training.sampler import TrainingSections
 
 Sections = Iterable[NDArray[np.uint8]]
@@ -111,7 +111,7 @@ SIDE_FOR_THRESHOLD = 512
 def score_split(
     task: Task,
     volumes: Sequence[Volume],
-    predict: Predict,
+    predict: Predict | BlockPredict,
     iteration: int,
     sections: TrainingSections | None = None,
     result: Path | None = None,
@@ -124,7 +124,7 @@ def score_split(
     volumes : sequence of Volume
         With labels: what is scored.
     predict : callable
-        From a section uint8 (Y, X) to scores float32 (C, Y, X) in 0..1.
+        From a section uint8 (Y, X) to scores float32 (C, Y, X) in 0..1; or what predicts a volume in blocks.
     iteration : int
         Of the weights.
     sections : TrainingSections, optional
@@ -178,13 +178,14 @@ def score_split(
 
 
 def _predictions(
-    task: Task, volume: Volume, predict: Predict
+    task: Task, volume: Volume, predict: Predict | BlockPredict
 ) -> Iterator[tuple[str, int, Callable[[int], NDArray[np.float32]], NDArray[np.uint8], Any]]:
     """Yield what is scored as one: (name, first section, scores of section z, label volume, truth volume)."""
     if task.scoring.is_volume:
         planes: PlaneSum = predict_planes(predict, volume.image, task.scoring.axes, task.outputs)
         yield volume.name, 0, planes.scores, planes.labels(), volume.labels
         return
+    assert not isinstance(predict, BlockPredict)
     depth = volume.image.shape[0]
     assert volume.labels is not None
     for z, scores_CYX in enumerate(each(predict, (volume.image[z] for z in range(depth)))):
@@ -198,16 +199,13 @@ def _only_section(scores_CYX: NDArray[np.float32], z: int) -> NDArray[np.float32
     return scores_CYX
 
 
-def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dict[int, float | None]:
+def _thresholds(task: Task, sections: TrainingSections, predict: Predict | BlockPredict) -> dict[int, float | None]:
     """Choose per class, one against the rest, the threshold with the best IoU on training images.
 
     ``None`` for a class that those images do not show.
     """
     histograms = {value: ScoreHistogram() for value in task.scoring.classes}
-    chosen = np.unique(np.linspace(0, len(sections) - 1, TRAINING_IMAGES_FOR_THRESHOLD).round().astype(int))
-    for position in chosen:
-        image_YX, labels_YX = (_centre(array, SIDE_FOR_THRESHOLD) for array in sections[int(position)])
-        scores_CYX = predict(image_YX)
+    for scores_CYX, labels_YX in _on_training(sections, predict):
         counted = labels_YX > 0 if task.scoring.ignore_unlabelled else np.ones(labels_YX.shape, bool)
         for value, histogram in histograms.items():
             scores_YX = scores_CYX[0 if len(scores_CYX) == 1 else value]
@@ -216,6 +214,27 @@ def _thresholds(task: Task, sections: TrainingSections, predict: Predict) -> dic
         value: None if histogram.average_precision() is None else histogram.best_threshold()[0]
         for value, histogram in histograms.items()
     }
+
+
+def _on_training(
+    sections: TrainingSections, predict: Predict | BlockPredict
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    """Yield scores and labels of training sections about their centre, or of the sections of blocks of volumes."""
+    if isinstance(predict, BlockPredict):
+        for volume in sections.volumes[:TRAINING_IMAGES_FOR_THRESHOLD]:
+            shape = volume.image.shape
+            place = tuple(
+                slice(start := max(0, (length - side) // 2), start + side)
+                for length, side in zip(shape, predict.block, strict=True)
+            )
+            assert volume.labels is not None
+            scores_CZYX = predict.predict(np.ascontiguousarray(volume.image[place]))
+            yield from zip(np.moveaxis(scores_CZYX, 1, 0), volume.labels[place], strict=True)
+        return
+    chosen = np.unique(np.linspace(0, len(sections) - 1, TRAINING_IMAGES_FOR_THRESHOLD).round().astype(int))
+    for position in chosen:
+        image_YX, labels_YX = (_centre(array, SIDE_FOR_THRESHOLD) for array in sections[int(position)])
+        yield predict(image_YX), labels_YX
 
 
 def _centre(array_YX: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embench.core.errors import BadInput
+from embench.data.blocks import Block, blocks, predict_blocks
 from embench.training.recipe import Inference, SlidingWindow, WholeImage
 
 if TYPE_CHECKING:
@@ -110,6 +112,67 @@ def predict_section(
                 return _slide(network, image_YX, to_network, inference, volume)
 
 
+@dataclass(frozen=True)
+class BlockPredict:
+    """What predicts a volume in blocks, in the place of what predicts it section by section.
+
+    Parameters
+    ----------
+    predict : callable
+        From an image (Z, Y, X) uint8 to its scores (C, Z, Y, X) float32 within 0..1.
+    block, halo : (int, int, int)
+        Voxels (ZYX); see :func:`embench.data.blocks.blocks`.
+    """
+
+    predict: Predict
+    block: tuple[int, int, int]
+    halo: tuple[int, int, int]
+
+
+def predict_block(
+    network: torch.nn.Module,
+    image_ZYX: NDArray[np.uint8],
+    *,
+    least: Sequence[int],
+    multiple: Sequence[int],
+    norms: tuple[float, float],
+    device: torch.device | str,
+) -> Scores:
+    """Return a 3D network's scores of every class on an image (Z, Y, X).
+
+    The image is mirrored at its far ends up to ``least`` voxels and a ``multiple`` along each axis, and the scores are
+    cut to its size. The network gets and returns what :func:`predict_section` says, with Z.
+
+    Returns
+    -------
+    ndarray of float32, (C, Z, Y, X)
+
+    Raises
+    ------
+    BadInput
+        If the network does not return logits (B, C, Z, Y, X) of the size of its input.
+    """
+    import torch
+
+    mean, std = norms
+    sides = [max(side, each) for side, each in zip(image_ZYX.shape, least, strict=True)]
+    lacking = [
+        side + -side % step - length for side, step, length in zip(sides, multiple, image_ZYX.shape, strict=True)
+    ]
+    padded_ZYX = np.pad(image_ZYX, [(0, each) for each in lacking], "symmetric")
+    with torch.inference_mode(), _evaluating(network):
+        batch = torch.tensor(padded_ZYX, device=device)[None, None].float().div_(255).sub_(mean).div_(std)
+        logits = network(batch)
+        found = tuple(getattr(logits, "shape", ()))
+        if len(found) != 5 or (found[0], *found[2:]) != (1, *padded_ZYX.shape):
+            raise BadInput(
+                f"{type(network).__name__}: returned {found or type(logits).__name__} for images "
+                f"{tuple(batch.shape)}: a network must return logits (batch, classes, Z, Y, X) of the size of its input"
+            )
+        depth, height, width = image_ZYX.shape
+        return _scores(logits[0, :, :depth, :height, :width].float())
+
+
 def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:
     """Return the label image of a 2D section: score > 0.5 of one channel, arg-max of several (protocol 5)."""
     if len(scores_CYX) == 1:
@@ -162,6 +225,15 @@ class PlaneSum:
         self._scaled(scores, self._waiting_NCZY[self._waiting])
         self._waiting += 1
 
+    def put(self, block: Block, scores_CZYX: Scores) -> None:
+        """Set the scores of a block; every block once, of a volume predicted along one axis alone."""
+        if len(self.axes) != 1:
+            raise ValueError(f"blocks of a volume that is predicted along axes {self.axes}")
+        region = self._sum_CZYX[(slice(None), *block.write)]
+        if region.shape != scores_CZYX.shape:
+            raise ValueError(f"expected scores {region.shape} of a block: found {scores_CZYX.shape}")
+        self._scaled(scores_CZYX, region)
+
     def _scaled(self, scores: Scores, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale and truncate into ``out``: NumPy then converts piece by piece, within the processor's cache."""
         return np.multiply(scores, 255 / len(self.axes), out=out, casting="unsafe")
@@ -201,7 +273,7 @@ class PlaneSum:
 
 
 def predict_planes(
-    predict: Callable[[NDArray[np.uint8]], Scores],
+    predict: Predict | BlockPredict,
     volume_ZYX: Volume,
     axes: Sequence[int],
     channels: int,
@@ -212,7 +284,8 @@ def predict_planes(
     Parameters
     ----------
     predict : callable
-        From a section uint8 to its scores, float32 (C, ...) within 0..1; see :func:`predict_section`.
+        From a section uint8 to its scores, float32 (C, ...) within 0..1; see :func:`predict_section`. Or what predicts
+        blocks: the axes then do not count.
     volume_ZYX : ndarray or HDF5 dataset
         uint8; read in slabs of at most 64 MiB (or one section) along the axis at hand, never whole.
     axes : sequence of int
@@ -222,6 +295,8 @@ def predict_planes(
     progress : callable, optional
         Called with the sections done and the sections to do.
     """
+    if isinstance(predict, BlockPredict):
+        return _predict_blocks(predict, volume_ZYX, channels, progress)
     planes = PlaneSum(volume_ZYX.shape, channels, axes)
     total = sum(volume_ZYX.shape[axis] for axis in axes)
     done = 0
@@ -233,6 +308,17 @@ def predict_planes(
             if progress:
                 progress(done, total)
     return planes
+
+
+def _predict_blocks(predict: BlockPredict, volume_ZYX: Volume, channels: int, progress: Progress | None) -> PlaneSum:
+    joined = PlaneSum(volume_ZYX.shape, channels, (0,))
+    total = sum(1 for _ in blocks(volume_ZYX.shape, predict.block, predict.halo))
+    parts = predict_blocks(predict.predict, volume_ZYX, predict.block, predict.halo)
+    for done, (block, scores_CZYX) in enumerate(parts, 1):
+        joined.put(block, scores_CZYX)
+        if progress:
+            progress(done, total)
+    return joined
 
 
 def predict_volume(

@@ -18,6 +18,7 @@ from embench.data.task import Item, UnlabelledSet
 from embench.models.base import GROUPS, TorchModel
 from embench.models.checkpoints import load_weights, save_weights
 from embench.models.registry import chosen_models, find_model, model_names
+from embench.models.volume import VolumeModel
 from embench.pretraining.command import run as pretrain
 from embench.pretraining.initial_checkpoint import only_imported, start_command, start_path
 from embench.pretraining.registry import find_pretraining, pretraining_names
@@ -25,6 +26,7 @@ from embench.runs import trial
 from embench.runs.request import choose_models, trials
 from embench.scoring import results
 
+FLAT = [name for name in model_names() if not isinstance(find_model(name), VolumeModel)]
 PRETRAINED = [name for name in model_names() if getattr(find_model(name), "pretraining", None)]
 
 
@@ -55,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model", model_names())
+@pytest.mark.parametrize("model", FLAT)
 def test_every_model_trains_is_cut_short_resumes_and_is_scored(model: str, data: Path, tmp_path: Path) -> None:
     (spec,) = trials(request(data, tmp_path, [model], evaluations=1, save_every=0.0, batch_size=2))
     if isinstance(find_model(model), TorchModel):
@@ -122,15 +124,21 @@ def test_models_of_published_weights_are_left_out_of_a_group_on_a_reduced_task_a
 ) -> None:
     caplog.set_level("INFO")
     chosen = [spec for spec, _ in choose_models(request(data, tmp_path, ["all"]), [TOY])]
-    left_out = {"transunet-imagenet", "retina-imagenet-cem"}
-    assert set(chosen) == set(model_names()) - left_out
-    assert all(name in caplog.text for name in left_out)
+    left_out = {
+        "transunet-imagenet": "imagenet",
+        "retina-imagenet-cem": "imagenet",
+        "unet-resnet50-imagenet": "imagenet-supervised",
+        "unet-resnet50-imagenet-mocov2": "imagenet-mocov2",
+        "unet-resnet50-swav": "swav",
+    }
+    assert set(chosen) == set(model_names()) - set(left_out) - {"unet-3d"}
+    assert all(name in caplog.text for name in (*left_out, "unet-3d"))
     bare = tmp_path / "bare"
     items = [Item(split, split, *discs(1, 2)) for split in ("train", "test")]  # type: ignore[arg-type]
     store.write(prepared_path("toy", bare), TOY, items)
-    for name in left_out:
-        assert only_imported(torch_model(name)) == "imagenet"
-        with pytest.raises(BadInput, match="imagenet weights are published for the full-size network alone"):
+    for name, method in left_out.items():
+        assert only_imported(torch_model(name)) == method
+        with pytest.raises(BadInput, match=f"{method} weights are published for the full-size network alone"):
             trials(request(bare, tmp_path / "r", [name]))
 
 
