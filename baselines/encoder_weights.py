@@ -60,7 +60,7 @@ def import_encoder(
     norms : (float, float), optional
         Mean and standard deviation of 0..1 grey values; by default ImageNet's.
     out, folder, force
-        As of ``embench weights import``.
+        As of ``embench checkpoint import``.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def fetch_encoder(spec: str, *, folder: Path | None = None, force: bool = False)
     except Exception as error:  # of the library, of its hub, of the network
         said = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise BadInput(
-            f"{spec}: the library's weights cannot be had ({said}); bring in a file with: embench weights import"
+            f"{spec}: the library's weights cannot be had ({said}); bring in a file with: embench checkpoint import"
         ) from None
     tensors = dict(encoder.state_dict())
     digest = hashlib.sha256(b"".join(each.cpu().numpy().tobytes() for each in tensors.values())).hexdigest()
@@ -169,7 +169,7 @@ def _started(spec: str) -> TorchModel:
 
 
 def _encoder(model: TorchModel) -> nn.Module:
-    network: Any = model.network(1, "full")
+    network: Any = model.network(1)
     return network.encoder
 
 

@@ -32,8 +32,8 @@ class UNet3D(TorchVolumeModel):
     licence = "Apache-2.0"
     citation = _CITATION
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
-        return build(outputs, (1.0, 1.0, 1.0), scale)
+    def network(self, outputs: int) -> nn.Module:
+        return build(outputs, (1.0, 1.0, 1.0), self.scale)
 
     def network_for(self, task: Task, scale: Scale) -> nn.Module:
         from embench.training.patches import spacing_of

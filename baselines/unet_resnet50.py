@@ -94,7 +94,7 @@ class UNetResNet50MoCoV2(UNetResNet50):
 class UNetResNet50SwAV(UNetResNet50MoCoV2):
     """Encoder from SwAV pre-training on CEM1.5M and frozen, as the MoCoV2 one is.
 
-    The weights are brought in by ``embench weights import FILE --data cem1.5m``; no score of this row is published.
+    The weights are brought in by ``embench checkpoint import FILE --data cem1.5m``; no score of this row is published.
     """
 
     name = "unet-resnet50-swav"
@@ -111,8 +111,8 @@ class UNetResNet50RGB(UNetResNet50):
     group = "start"
     title = "UNet-ResNet50 for colours (random)"
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
-        return rgb_unet(outputs, scale)
+    def network(self, outputs: int) -> nn.Module:
+        return rgb_unet(outputs, self.scale)
 
     def norms(self, task_norms: tuple[float, float], weights: Weights | None) -> tuple[float, float]:
         """Return what leaves grey values as they are: the network itself normalises each channel."""
@@ -123,7 +123,7 @@ class UNetResNet50ImageNet(UNetResNet50RGB):
     """Encoder from supervised ImageNet training and frozen; its batch-norm statistics still update.
 
     As CEM500K's code has it for its Table 2: three grey channels, normalised as ImageNet's. The weights are
-    torchvision's (``embench weights fetch imagenet-resnet50``).
+    torchvision's (``embench checkpoint fetch imagenet-resnet50``).
     """
 
     name = "unet-resnet50-imagenet"
@@ -143,7 +143,7 @@ class UNetResNet50ImageNet(UNetResNet50RGB):
 class UNetResNet50ImageNetMoCoV2(UNetResNet50ImageNet):
     """Encoder from MoCoV2 pre-training on ImageNet and frozen, otherwise as the supervised one.
 
-    The weights are those of MoCo's authors (``embench weights fetch imagenet-resnet50-mocov2``).
+    The weights are those of MoCo's authors (``embench checkpoint fetch imagenet-resnet50-mocov2``).
     """
 
     name = "unet-resnet50-imagenet-mocov2"

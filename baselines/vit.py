@@ -10,6 +10,7 @@ from baselines.smp_models import started
 from embench.core.errors import BadInput
 from embench.core.names import unknown
 from embench.models.base import TorchModel
+from embench.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,19 @@ _SIDE = 64
 """Pixels; the smallest crop of a recipe."""
 
 
+RECIPE = Recipe(
+    name="vit",
+    loss="cross-entropy+dice",
+    optimiser="adamw",
+    learning_rate=3e-4,
+    weight_decay=0.05,
+    schedule="warm-cosine",
+    clip_gradient=1.0,
+    crop=224,
+)
+"""As transformers are commonly fine-tuned; no source gives one for EM images."""
+
+
 class ViTModel(TorchModel):
     """A transformer of timm with one input channel and a UNet's decoder; its size is that of its name at every scale.
 
@@ -36,7 +50,7 @@ class ViTModel(TorchModel):
     family = "transformer"
     licence = "Apache-2.0"
     citation = _CITATION
-    recipe = "retina"
+    recipe = RECIPE
     encoder_parts = ("encoder.",)
     own_checkpoints = True
     encoder: ClassVar[str]

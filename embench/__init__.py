@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from embench.core.errors import BadInput
     from embench.data.task import Dataset, Download, Item, Scoring, Split, Task, UnlabelledSet
     from embench.models.base import SegmentationModel, TorchModel
+    from embench.models.volume import TorchVolumeModel, VolumeModel
     from embench.pretraining.method import Pretraining
     from embench.scoring.evaluate import score
     from embench.scoring.metrics.base import Metric
@@ -36,8 +37,10 @@ _PUBLIC = {
     "Split": "embench.data.task:Split",
     "Task": "embench.data.task:Task",
     "TorchModel": "embench.models.base:TorchModel",
+    "TorchVolumeModel": "embench.models.volume:TorchVolumeModel",
     "TrialResult": "embench.scoring.schema:TrialResult",
     "UnlabelledSet": "embench.data.task:UnlabelledSet",
+    "VolumeModel": "embench.models.volume:VolumeModel",
     "WholeImage": "embench.training.recipe:WholeImage",
     "load_result": "embench.scoring.results:load",
     "load_task": "embench.api:load_task",
@@ -62,8 +65,10 @@ __all__ = [
     "Split",
     "Task",
     "TorchModel",
+    "TorchVolumeModel",
     "TrialResult",
     "UnlabelledSet",
+    "VolumeModel",
     "WholeImage",
     "load_result",
     "load_task",

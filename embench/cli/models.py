@@ -110,17 +110,25 @@ def checkpoint_import(
     out: Annotated[Path | None, typer.Option(help="Checkpoint to write (default: where run looks for it).")] = None,
     norms: Annotated[str | None, typer.Option(help="MEAN,STD of 0..1 grey values, where the file has none.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another checkpoint.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The file holds the encoder of this model: vit:NAME:START, smp:ARCH:ENCODER:START."),
+    ] = None,
+    key_map: Annotated[
+        list[str], typer.Option("--key-map", help="With --model: THEIRS=OURS, beginnings of names; may be repeated.")
+    ] = [],  # noqa: B006
     data: DataFolder = None,
 ) -> None:
     """Make a published pre-training a checkpoint that models are initialised from."""
     from baselines import cli as baselines
 
-    baselines.import_(file, data_name, out, norms, data, force)
+    baselines.import_(file, data_name, out, norms, data, force, model, key_map)
 
 
 @checkpoint.command("fetch")
 def checkpoint_fetch(
-    name: Annotated[str, typer.Argument(help="mocov2-cem500k or imagenet-r50-vit-b16.")], data: DataFolder = None
+    name: Annotated[str, typer.Argument(help="mocov2-cem500k, ..., or smp:ARCH:ENCODER:imagenet, vit:NAME:timm.")],
+    data: DataFolder = None,
 ) -> None:
     """Download a checkpoint that has a public address."""
     from baselines import cli as baselines

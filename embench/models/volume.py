@@ -10,13 +10,32 @@ from numpy.typing import NDArray
 from embench.core.errors import BadInput
 from embench.data.task import Scale, Task
 from embench.models.base import SegmentationModel, TorchModel
+from embench.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-    from embench.training.recipe import Recipe
+    from embench.training.inference import BlockPredict
 
 Shape = tuple[int, int, int]
+
+
+RECIPE = Recipe(
+    name="volume",
+    loss="cross-entropy+dice",
+    optimiser="sgd",
+    learning_rate=0.01,
+    weight_decay=3e-5,
+    momentum=0.99,
+    optimiser_options={"nesterov": True},
+    schedule="polynomial",
+    augmentation="volume",
+    clip_gradient=12.0,
+    crop=96,
+    batch_size=2,
+)
+"""nnU-Net's: loss, optimiser, schedule, gradient norm and batch. The crop is the width of a patch."""
 
 
 class VolumeModel(SegmentationModel):
@@ -63,9 +82,9 @@ class TorchVolumeModel(VolumeModel, TorchModel):
     each end is halo.
     """
 
-    recipe = "volume"
+    recipe = RECIPE
 
-    def network(self, outputs: int, scale: Scale) -> nn.Module:
+    def network(self, outputs: int) -> nn.Module:
         raise NotImplementedError(f"{type(self).__name__} builds no network")
 
     def multiples(self, task: Task, scale: Scale) -> Shape:
@@ -84,6 +103,16 @@ class TorchVolumeModel(VolumeModel, TorchModel):
         patch = self.patch(task, recipe)
         halo = patch[0] // 8, patch[1] // 8, patch[2] // 8
         return (patch[0] - 2 * halo[0], patch[1] - 2 * halo[1], patch[2] - 2 * halo[2]), halo
+
+    def predictor(
+        self, network: nn.Module, task: Task, recipe: Recipe, norms: tuple[float, float], device: torch.device
+    ) -> BlockPredict:
+        """Return what predicts a volume in blocks, with the network's weights at that time."""
+        from embench.training.inference import block_predictor
+
+        block, halo = self.blocks(task, recipe)
+        multiple = self.multiples(task, recipe.scale)
+        return block_predictor(network, recipe, norms, device, block=block, halo=halo, multiple=multiple)
 
 
 def check_task(model: SegmentationModel, task: Task) -> None:

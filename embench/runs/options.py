@@ -32,6 +32,9 @@ class RunRequest:
     init_from: Sequence[Path] = option(
         (), "Checkpoint to initialise from; may be repeated.", "--init-from", panel=_WHAT
     )
+    tune: str | None = option(
+        None, "Which part is trained: full, frozen (encoder) or lora; as NAME@frozen does for one model.", panel=_WHAT
+    )
     recipe: str | None = option(
         None, "A recipe: its name, FILE.py:NAME or FILE.toml (default: the model's own).", panel=_RECIPE
     )

@@ -316,6 +316,8 @@ def choose_models(request: RunRequest, chosen_tasks: Sequence[Task]) -> list[tup
         A model of volumes that was named, on such a task.
     """
     named, grouped = chosen_models(request.models)
+    if request.tune:
+        named, grouped = [f"{spec}@{request.tune}" for spec in (*named, *grouped)], []
     found = [(spec, find_model(spec)) for spec in (*named, *grouped)]
     flat = [task for task in chosen_tasks if not task.scoring.is_volume]
     if deep := [spec for spec, adapter in found if flat and spec in grouped and isinstance(adapter, VolumeModel)]:

@@ -26,6 +26,7 @@ from embench.models.base import SegmentationModel, TorchModel
 from embench.models.checkpoints import Weights, load_weights
 from embench.models.external import ExternalTool
 from embench.models.registry import find_model
+from embench.models.volume import TorchVolumeModel, VolumeModel
 from embench.runs.external import run_tool, work_folder
 from embench.runs.keep import keep
 from embench.runs.plan import Report, TrialSpec, is_done
@@ -35,8 +36,9 @@ from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
 from embench.scoring.score import score_split
 from embench.training.feeding import workers_for
-from embench.training.inference import Predict, predictor
+from embench.training.inference import BlockPredict, Predict, predictor
 from embench.training.loop import Loop
+from embench.training.patches import TrainingPatches
 from embench.training.precision import place
 from embench.training.sampler import TrainingSections
 from embench.training.state import load_state, save_state
@@ -121,9 +123,10 @@ def _torch_attempt(
     network = place(adapter.prepared(task, recipe.scale, weights), device)
     norms = adapter.norms(prepared.norms, weights)
     sections = TrainingSections(prepared)
+    deep = adapter if isinstance(adapter, TorchVolumeModel) else None
     training = Training(
         network,
-        sections,
+        TrainingPatches(prepared, deep.patch(task, recipe)) if deep else sections,
         task,
         recipe,
         norms=norms,
@@ -132,16 +135,17 @@ def _torch_attempt(
         device=device,
     )
 
-    def present() -> Predict:
+    def checked(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        stop.check()
+        if not np.isfinite(scores).all():
+            raise Diverged(training.iteration)
+        return scores
+
+    def present() -> Predict | BlockPredict:
         """What the present weights predict."""
-
-        def checked(scores_CYX: NDArray[np.float32]) -> NDArray[np.float32]:
-            stop.check()
-            if not np.isfinite(scores_CYX).all():
-                raise Diverged(training.iteration)
-            return scores_CYX
-
-        return predictor(training.best, task, recipe, norms, device).then(checked)
+        if deep is None:
+            return predictor(training.best, task, recipe, norms, device).then(checked)
+        return deep.predictor(training.best, task, recipe, norms, device).then(checked)
 
     scores: list[SnapshotScore] = []
     seconds = {"training": 0.0, "waiting": 0.0, "prediction": 0.0}
@@ -274,12 +278,13 @@ def _plain_attempt(
     trained = time.perf_counter()
     report("scoring", spec.iterations, float("nan"))
 
-    def predict(image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         stop.check()
-        return _checked(adapter, task, image_YX)
+        return _checked(adapter, task, image)
 
+    deep = BlockPredict(predict, adapter.block, adapter.halo) if isinstance(adapter, VolumeModel) else None
     volumes = prepared.volumes("test")
-    snapshot, kept = score_split(task, volumes, predict, spec.iterations, sections, spec.path)
+    snapshot, kept = score_split(task, volumes, deep or predict, spec.iterations, sections, spec.path)
     card = ModelCard(
         name=spec.key.model,
         title=adapter.title,
@@ -350,14 +355,16 @@ def _tool_attempt(
     )
 
 
-def _checked(adapter: SegmentationModel, task: Task, image_YX: NDArray[np.uint8]) -> NDArray[np.float32]:
-    scores_CYX = np.asarray(adapter.predict(image_YX, task), np.float32)
-    expected = (task.outputs, *image_YX.shape)
-    if scores_CYX.shape != expected:
-        raise BadInput(f"{adapter.name}: predict returned {scores_CYX.shape}, expected (C, Y, X) = {expected}")
-    if not (np.isfinite(scores_CYX).all() and scores_CYX.min() >= 0 and scores_CYX.max() <= 1):
-        raise BadInput(f"{adapter.name}: predict returned scores outside 0..1")
-    return scores_CYX
+def _checked(adapter: SegmentationModel, task: Task, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Predict a section, or a block of a volume, and check what comes."""
+    what, axes = ("predict_volume", "C, Z, Y, X") if isinstance(adapter, VolumeModel) else ("predict", "C, Y, X")
+    scores = np.asarray(getattr(adapter, what)(image, task), np.float32)
+    expected = (task.outputs, *image.shape)
+    if scores.shape != expected:
+        raise BadInput(f"{adapter.name}: {what} returned {scores.shape}, expected ({axes}) = {expected}")
+    if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
+        raise BadInput(f"{adapter.name}: {what} returned scores outside 0..1")
+    return scores
 
 
 def _result(spec: TrialSpec, task: Task, card: ModelCard, **found: Any) -> TrialResult:

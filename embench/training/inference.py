@@ -128,6 +128,10 @@ class BlockPredict:
     block: tuple[int, int, int]
     halo: tuple[int, int, int]
 
+    def then(self, check: Callable[[Scores], Scores]) -> BlockPredict:
+        """Return the same with scores that go through ``check``."""
+        return BlockPredict(lambda image_ZYX: check(self.predict(image_ZYX)), self.block, self.halo)
+
 
 def predict_block(
     network: torch.nn.Module,
@@ -171,6 +175,27 @@ def predict_block(
             )
         depth, height, width = image_ZYX.shape
         return _scores(logits[0, :, :depth, :height, :width].float())
+
+
+def block_predictor(
+    network: nn.Module,
+    recipe: Recipe,
+    norms: tuple[float, float],
+    device: torch.device,
+    *,
+    block: tuple[int, int, int],
+    halo: tuple[int, int, int],
+    multiple: Sequence[int],
+) -> BlockPredict:
+    """Return what predicts a volume in blocks under a recipe, with the network's weights at that time."""
+    fixed = deployed(network)
+    least = [side + 2 * margin for side, margin in zip(block, halo, strict=True)]
+
+    def predict(image_ZYX: NDArray[np.uint8]) -> Scores:
+        with autocast(recipe.precision, device):
+            return predict_block(fixed, image_ZYX, least=least, multiple=multiple, norms=norms, device=device)
+
+    return BlockPredict(predict, block, halo)
 
 
 def labels_2d(scores_CYX: Scores) -> NDArray[np.uint8]:

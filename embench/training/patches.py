@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embench.core.errors import BadInput
 from embench.data.store import Prepared
 from embench.data.task import Split, Task
+from embench.training.recipe import Recipe
+from embench.training.registries import AUGMENTATIONS, is_albumentations
 
 Shape = tuple[int, int, int]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Augmentation = Callable[[NDArray[np.uint8], NDArray[np.uint8], np.random.Generator], Pair]
 
 DEEP = 8.0
 """Depth of a voxel over its width where it is not known, of tasks scored as stacks: these are cut one way for that."""
@@ -79,7 +83,6 @@ class TrainingPatches:
             raise ValueError("a model never sees the test split")
         self.volumes = prepared.volumes(split)
         self.patch = patch
-        self._spacing = spacing_of(prepared.task)
         sizes = np.array([np.prod(volume.image.shape, dtype=float) for volume in self.volumes])
         self._shares = sizes / sizes.sum()
         whole = 2 * sizes.sum() <= CACHE_BYTES
@@ -88,7 +91,7 @@ class TrainingPatches:
             for volume in self.volumes
         ]
 
-    def batch(self, number: int, size: int, entropy: list[int]) -> Pair:
+    def batch(self, number: int, size: int, entropy: list[int], augment: Augmentation) -> Pair:
         """Return the augmented batch of a step: a pure function of its number, whoever calls it.
 
         Parameters
@@ -98,16 +101,18 @@ class TrainingPatches:
         size : int
         entropy : list of int
             Of the trial.
+        augment : callable
+            ``(image_ZYX, labels_ZYX, rng) -> (image_ZYX, labels_ZYX)``, of the same size.
 
         Returns
         -------
         images_BZYX, labels_BZYX : ndarray of uint8
         """
-        pairs = [self.sample(sample, entropy) for sample in range(number * size, (number + 1) * size)]
+        pairs = [self.sample(sample, entropy, augment) for sample in range(number * size, (number + 1) * size)]
         return np.stack([image for image, _ in pairs]), np.stack([labels for _, labels in pairs])
 
-    def sample(self, number: int, entropy: list[int]) -> Pair:
-        """Return one augmented patch and its labels."""
+    def sample(self, number: int, entropy: list[int], augment: Augmentation) -> Pair:
+        """Return one augmented patch and its labels, of the size of a patch."""
         rng = np.random.default_rng([*entropy, 1, number])
         image, labels = self._arrays[int(rng.choice(len(self._arrays), p=self._shares))]
         wants_foreground = rng.random() < FOREGROUND
@@ -118,14 +123,46 @@ class TrainingPatches:
             )
             if not wants_foreground or labels[place].any():
                 break
-        found = _filled(image[place], self.patch), _filled(labels[place], self.patch)
-        return augmented(*found, self._spacing, rng)
+        found = augment(_filled(image[place], self.patch), _filled(labels[place], self.patch), rng)
+        for what, array in zip(("image", "labels"), found, strict=True):
+            if array.dtype != np.uint8 or array.shape != self.patch:
+                raise BadInput(
+                    f"augmentation: returns the {what} as {array.dtype} {array.shape}: expected {self.patch}"
+                )
+        return np.ascontiguousarray(found[0]), np.ascontiguousarray(found[1])
 
 
 def _filled(part_ZYX: NDArray[np.uint8], patch: Shape) -> NDArray[np.uint8]:
     """Mirror what is smaller than a patch around its middle."""
     lacking = [side - length for side, length in zip(patch, part_ZYX.shape, strict=True)]
     return np.pad(part_ZYX, [(each // 2, each - each // 2) for each in lacking], "symmetric")
+
+
+def augmentation_of(recipe: Recipe, task: Task) -> Augmentation:
+    """Return the augmentation of patches that a recipe names (``volume``, or one of an installed package) or holds.
+
+    Raises
+    ------
+    BadInput
+        One that is made for sections.
+    """
+    value = recipe.augmentation
+    if value in ("published", "flips", "none") or is_albumentations(value):
+        raise BadInput(
+            f"recipe {recipe.name}: augmentation {value if isinstance(value, str) else type(value).__name__} is made "
+            "for sections; for volumes: volume, or a function (image_ZYX, labels_ZYX, rng) -> (image_ZYX, labels_ZYX)"
+        )
+    assert recipe.crop is not None
+    if isinstance(value, str):
+        return AUGMENTATIONS.find(value)(recipe.crop, task)
+    assert callable(value)
+    return value
+
+
+def volume(crop: int, task: Task) -> Augmentation:
+    """Return the augmentation of patches: :func:`augmented` with the task's voxels."""
+    spacing = spacing_of(task)
+    return lambda image_ZYX, labels_ZYX, rng: augmented(image_ZYX, labels_ZYX, spacing, rng)
 
 
 def augmented(

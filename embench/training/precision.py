@@ -41,13 +41,21 @@ def training_format(network: nn.Module, device: torch.device) -> torch.memory_fo
     Channels last, with two exceptions on a processor. Without AVX-512 the gradient of a convolution's filters takes
     about twice as long in that format (measured with oneDNN 3 on AVX2), which outweighs what the other two passes
     gain. And that of a 1x1 convolution with a stride and fewer than 16 input channels is written past its buffer
-    there, by every oneDNN up to 3.14 at least (its issue 6035): wrong numbers, or a crash.
+    there, by every oneDNN up to 3.14 at least (its issue 6035): wrong numbers, or a crash. A network of volumes stays
+    in PyTorch's default format.
     """
+    if is_deep(network):
+        return torch.contiguous_format
     if device.type == "cpu" and (
         torch.backends.cpu.get_cpu_capability() == "AVX2" or any(map(_is_overrun, network.modules()))
     ):
         return torch.contiguous_format
     return torch.channels_last
+
+
+def is_deep(network: nn.Module) -> bool:
+    """Whether a network is one of volumes."""
+    return any(isinstance(module, nn.Conv3d | nn.ConvTranspose3d) for module in network.modules())
 
 
 def _is_overrun(module: nn.Module) -> bool:
@@ -113,7 +121,9 @@ def deployed(network: nn.Module) -> nn.Module:
     # what a module remembers of its last training step has a history, which cannot be copied and is not needed
     remembered = (value for module in network.modules() for value in vars(module).values())
     known = {id(value): value.detach() for value in remembered if isinstance(value, Tensor) and not value.is_leaf}
-    copy = deepcopy(network, known).eval().to(memory_format=torch.channels_last)
+    copy = deepcopy(network, known).eval()
+    if not is_deep(copy):
+        copy = copy.to(memory_format=torch.channels_last)
     _fold(copy)
     # autocast keeps the bf16 form of a parameter, from one call to the next, if that could be trained
     return copy.requires_grad_(True)

@@ -105,6 +105,7 @@ AUGMENTATIONS = Registry(
         "published": "embench.training.augmentations:published",
         "flips": "embench.training.augmentations:flips",
         "none": "embench.training.augmentations:crop_alone",
+        "volume": "embench.training.patches:volume",
     },
 )
 """``augmentation(crop, task)`` returns ``(image_YX, labels_YX, rng) -> (image_YX, labels_YX)``, crop pixels a side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from embench.data.task import Task
+from embench.training import patches
 from embench.training.augmentations import augmentation_of
 from embench.training.losses import loss_of
 from embench.training.optim import optimiser, resume_optimiser
+from embench.training.patches import TrainingPatches
 from embench.training.precision import autocast
 from embench.training.recipe import Recipe
 from embench.training.sampler import TrainingSections, positions_of
@@ -29,7 +32,7 @@ class Training:
     Parameters
     ----------
     network : nn.Module
-        From (B, 1, Y, X) to logits; parameters that do not require a gradient stay as they are.
+        From (B, 1, Y, X) or (B, 1, Z, Y, X) to logits; parameters that do not require a gradient stay as they are.
     sections : TrainingSections
     task : Task
     recipe : Recipe
@@ -52,7 +55,7 @@ class Training:
     def __init__(
         self,
         network: nn.Module,
-        sections: TrainingSections,
+        sections: TrainingSections | TrainingPatches,
         task: Task,
         recipe: Recipe,
         *,
@@ -142,14 +145,19 @@ class Training:
 
 
 def batches(
-    sections: TrainingSections, task: Task, recipe: Recipe, entropy: list[int], device: torch.device
+    sections: TrainingSections | TrainingPatches, task: Task, recipe: Recipe, entropy: list[int], device: torch.device
 ) -> Callable[[int], Batch]:
     """Return what makes the batch of an iteration (from 0): a pure function, which several threads may call at once."""
     assert recipe.batch_size is not None
-    size, augment, epoch = recipe.batch_size, augmentation_of(recipe, task), positions_of(recipe.sampler, sections)
+    size = recipe.batch_size
+    if isinstance(sections, TrainingPatches):
+        draw = partial(sections.batch, size=size, entropy=entropy, augment=patches.augmentation_of(recipe, task))
+    else:
+        augment, epoch = augmentation_of(recipe, task), positions_of(recipe.sampler, sections)
+        draw = partial(sections.batch, size=size, entropy=entropy, augment=augment, epoch_of=epoch)
 
     def batch(iteration: int) -> Batch:
-        images, labels = sections.batch(iteration, size, entropy, augment, epoch)
+        images, labels = draw(iteration)
         return on_host(images, device), on_host(labels, device)
 
     return batch

@@ -117,7 +117,9 @@ def test_anybodys_transformer_is_brought_in_by_stated_names(suffix, prefix, tmp_
     assert torch.equal(network.encoder.blocks[1].attn.qkv.weight, theirs.blocks[1].attn.qkv.weight)
     assert model.norms((0.4, 0.2), weights) == encoder_weights.GREY_OF_IMAGENET
     assert made == start_path(model, "lvd142m", "full", tmp_path)
-    assert start_command(model, spec, "lvd142m", "full") == f"embench weights import FILE --model {spec} --data lvd142m"
+    assert (
+        start_command(model, spec, "lvd142m", "full") == f"embench checkpoint import FILE --model {spec} --data lvd142m"
+    )
 
 
 def test_a_grey_image_three_times_gives_what_the_summed_first_layer_gives():
@@ -171,7 +173,7 @@ def test_a_file_that_holds_code_or_nothing_is_refused(tmp_path):
 
 
 def test_the_library_s_own_weights_become_a_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder_weights, "_downloaded", lambda model: model.network(1, "full").encoder)
+    monkeypatch.setattr(encoder_weights, "_downloaded", lambda model: model.network(1).encoder)
     made = encoder_weights.fetch_encoder("smp:Unet:resnet18:imagenet", folder=tmp_path)
     model = find_model("smp:Unet:resnet18:imagenet")
     weights = find_start(model, "smp:Unet:resnet18:imagenet", "cem500k", "full", folder=tmp_path)
