@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,7 @@ class Background(SegmentationModel):
     group = "classical"
     title = "Background everywhere"
     licence = "MIT"
-    deterministic: ClassVar[bool] = True
+    deterministic = True
 
     def predict(self, image_YX: NDArray[np.uint8], task: Task) -> NDArray[np.float32]:
         return _constant(image_YX, task, 0)
@@ -32,7 +30,7 @@ class Foreground(SegmentationModel):
     group = "classical"
     title = "Foreground everywhere"
     licence = "MIT"
-    deterministic: ClassVar[bool] = True
+    deterministic = True
     value: int = 1
 
     def fit(self, sections: TrainingSections, task: Task, iterations: int, rng: np.random.Generator) -> None:

@@ -44,6 +44,8 @@ class SegmentationModel:
         Under which it is listed; one of :data:`GROUPS`, not inherited.
     title, family, licence, citation : str
         For the model card; ``family`` is ``cnn``, ``transformer``, ``hybrid``, ``mamba`` or ``other``.
+    deterministic : bool
+        Whether it draws nothing at random: it has one result on a task, whatever number of seeds is asked for.
     source_hash : str or None
         SHA-256 of the file that says what the model is, or ``NAME==VERSION`` of the other package that it comes from:
         with another one it is another model, whose trials are others. Of that file alone, not of what it imports.
@@ -55,6 +57,7 @@ class SegmentationModel:
     family: ClassVar[str] = "other"
     licence: ClassVar[str] = "unknown"
     citation: ClassVar[str] = ""
+    deterministic: ClassVar[bool] = False
     source_hash: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:

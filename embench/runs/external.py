@@ -79,13 +79,16 @@ def run_tool(spec: TrialSpec, adapter: ExternalTool, prepared: Prepared, report:
         more = f" (and {len(error.lines) - 1} faults more)" if len(error.lines) > 1 else ""
         raise BadInput(f"{tool.name}: {error.lines[0]}{more}; log: {place.log}") from None
     training, prediction = place.done[: len(tool.train)], place.done[len(tool.train) :]
-    facts = {
+    told = {
         "tool": tool.name,
         "sha256": adapter.source_hash,
         "budget": tool.budget,
         "commands": [each.command.replace(str(place.folder), "{work}") for each in place.done],
         "seconds": [round(each.seconds, 1) for each in place.done],
         "versions": versions,
+    }
+    facts = {
+        "external": told,
         "predictions": {"files": predictions.files, "sha256": predictions.sha256},
     }
     memory = max(each.memory_bytes for each in place.done)

@@ -223,7 +223,9 @@ def plan(resolved: Resolution) -> list[TrialSpec]:
                 recipe_from=pair.recipe_from,
                 recipe_changes=pair.recipe_changes,
             )
-            for seed in range(request.first_seed, request.first_seed + request.seeds)
+            for seed in range(
+                request.first_seed, request.first_seed + (1 if pair.adapter.deterministic else request.seeds)
+            )
         ]
     return sorted(found, key=lambda trial: trial.seed)
 

@@ -297,6 +297,7 @@ def _plain_attempt(
         task,
         card,
         status="done",
+        message="draws nothing at random: one result, compared over images" if adapter.deterministic else "",
         iterations_done=spec.iterations,
         snapshots=(snapshot,),
         seconds_training=trained - started,
@@ -348,9 +349,9 @@ def _tool_attempt(
     )
     return result.model_copy(
         update={
-            "recipe": {"name": spec.recipe.name, "tool": tool.name, "budget": tool.budget},
+            "recipe": NO_RECIPE | {"tool": tool.name, "budget": tool.budget},
             "peak_memory_bytes": outcome.memory_bytes,
-            "environment": result.environment | {"external": outcome.facts},
+            "environment": result.environment | outcome.facts,
         }
     )
 

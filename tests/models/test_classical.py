@@ -73,6 +73,14 @@ def test_constant_rows_say_one_class_everywhere(classes, scored, toy_data):
         assert (labels == value).all()
 
 
+def test_rows_that_draw_nothing_have_one_result(toy_data, tmp_path):
+    from embench.runs.request import trials
+
+    planned = trials(toy.request(toy_data, tmp_path, ["background", "foreground", "random-forest"], seeds=3))
+    assert sorted(trial.key.model for trial in planned) == ["background", "foreground", *["random-forest"] * 3]
+    assert "draws nothing at random" in run(planned[0]).message
+
+
 def test_the_forest_takes_equally_many_pixels_of_every_class(toy_data, monkeypatch):
     monkeypatch.setattr("baselines.random_forest.PIXELS", 1200)
     monkeypatch.setattr("baselines.random_forest.TREES", 5)

@@ -202,7 +202,7 @@ def test_our_masked_autoencoding_pretrains_a_transformer_that_then_starts_from_i
     weights = load_weights(made)
     assert (weights.card.method, weights.card.model) == ("mae", "vit-test_vit")
     results = {
-        how: run(toy.planned(toy_data, tmp_path, f"{spec}@{how}", iterations=2, snapshots=1))
+        how: run(toy.planned(toy_data, tmp_path, f"{spec}@{how}", iterations=2, evaluations=1))
         for how in ("full", "frozen", "lora")
     }
     assert {result.model.weights_hash for result in results.values()} == {weights.hash}

@@ -150,7 +150,7 @@ def test_a_tuned_trial_changes_what_is_trained_counts_it_and_resumes_to_the_same
     from embench.core.errors import Interrupted
 
     spec = f"{VIT}@{how}"
-    whole = run(toy.planned(toy_data, tmp_path / "whole", spec, iterations=3, snapshots=1))
+    whole = run(toy.planned(toy_data, tmp_path / "whole", spec, iterations=3, evaluations=1))
     assert whole is not None
     net = network(spec)
     counts = [(each.numel(), each.requires_grad) for each in net.parameters()]
@@ -158,7 +158,7 @@ def test_a_tuned_trial_changes_what_is_trained_counts_it_and_resumes_to_the_same
     assert whole.model.trained_parameters == sum(size for size, is_trained in counts if is_trained)
     assert whole.model.trained_parameters < whole.model.parameters
 
-    cut = toy.planned(toy_data, tmp_path / "cut", spec, iterations=3, snapshots=1, save_every=0.0)
+    cut = toy.planned(toy_data, tmp_path / "cut", spec, iterations=3, evaluations=1, save_every=0.0)
 
     def stop_at_two(stage: str, iteration: int, loss: float) -> None:
         if stage == "training" and iteration == 2:
