@@ -1,7 +1,7 @@
 """How many images a second a core makes ready for pre-training, and how many threads a GPU of 2,500 images/s needs.
 
-    python -m benchmarks.corruption
-    python -m benchmarks.corruption --workers 1 2 4 8 --images-per-second 2500
+    python benchmarks/corruption.py
+    python benchmarks/corruption.py --workers 1 2 4 8 --images-per-second 2500
 
 Tiles of 224 pixels from a packed file (random reads), and the views of each method: RETINA's corruption, MoCoV2's and
 SimCLR's two views, MAE's one. First one thread alone, by the processor's time; then as pre-training has them made
@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from pretraining import Patches
 
 from baselines.views import OneView, TwoViews
-from benchmarks.pretraining import Patches
 from embench.core.environment import cores
 from embench.data import packing
 from embench.data.store import Prepared

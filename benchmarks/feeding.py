@@ -1,7 +1,7 @@
 """Whether a device ever waits for the batches of a trial: the network is replaced by a sleep of the device's step time.
 
-    python -m benchmarks.feeding                         # steps of 12 and of 60 ms, 4 threads that make batches
-    python -m benchmarks.feeding --step 5 --workers 8
+    python benchmarks/feeding.py                         # steps of 12 and of 60 ms, 4 threads that make batches
+    python benchmarks/feeding.py --step 5 --workers 8
 
 A section of each published task's size, the crop and batch of its recipe, its augmentation. The threads make batches as
 a trial has them made (`embench/training/feeding.py`), out of sections that are decoded already; `--decode` has each one
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from augmentation import section
 
-from benchmarks.augmentation import section
 from embench.core.environment import cores
 from embench.data import store
 from embench.data.catalog import SUITES, find_task

@@ -111,8 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, help="a grey 8-bit section (default: a generated one)")
     parser.add_argument("--mask", type=Path, help="where it is foreground")
-    parser.add_argument("--side", type=int, default=1024, help="of the section, or cut from it")
-    parser.add_argument("--iterations", type=int, default=60, help="of training before")
+    parser.add_argument("--side", type=int, default=512, help="of the section, or cut from it")
+    parser.add_argument("--iterations", type=int, default=20, help="of training before")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true", help="not of the clock; for one thread")
     fast: list[Precision] = ["fp32", "bf16"] if has_bf16(CPU) else ["fp32"]

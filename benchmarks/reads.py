@@ -1,8 +1,8 @@
 """Whether random reads of a set as large as CEM500K keep up with eight GPUs of 2,500 images/s each.
 
-    python -m benchmarks.reads                      # 500,000 tiles of 224 x 224: 25 GB, sparse
-    python -m benchmarks.reads --images 1500000     # CEM1.5M
-    python -m benchmarks.reads --written 20000      # so many of the tiles really written, and only these are read
+    python benchmarks/reads.py                      # 500,000 tiles of 224 x 224: 25 GB, sparse
+    python benchmarks/reads.py --images 1500000     # CEM1.5M
+    python benchmarks/reads.py --written 20000      # so many of the tiles really written, and only these are read
 
 The file has the layout of the packed set (`embench/data/packing.py`): one volume, uncompressed and contiguous, of which
 no byte but the header is written. So what is measured is the way of a read through HDF5, through the file system and

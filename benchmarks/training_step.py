@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--network", choices=list(CASES), nargs="+", default=list(CASES))
     parser.add_argument("--batch-size", type=int, nargs="+", help="default: 4 and 8; 8")
     parser.add_argument("--crop", type=int, default=224)
-    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true", help="not of the clock; for one thread")
     fast: list[Precision] = ["fp32", "bf16"] if has_bf16(CPU) else ["fp32"]
     parser.add_argument("--precision", choices=("fp32", "bf16"), nargs="+", default=fast)
