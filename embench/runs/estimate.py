@@ -197,9 +197,15 @@ def _line(choice: ModelTask, pace: Pace, shapes: Sequence[Shape] | None, seeds: 
     task, inference = choice.task, choice.recipe.inference
     scoring = None
     if shapes is not None:
-        every = len(choice.snapshots) * sum(
-            windows(task, shape, inference) * pace.window + math.prod(shape) * pace.voxel for shape in shapes
-        )
+
+        def of(shapes: Sequence[Shape]) -> float:
+            return sum(
+                windows(task, shape, inference) * pace.window + math.prod(shape) * pace.voxel for shape in shapes
+            )
+
+        part = choice.early_sections
+        early = shapes if part is None else [(min(part, depth), height, width) for depth, height, width in shapes]
+        every = of(shapes) + (len(choice.snapshots) - 1) * of(early)
         side = min(SIDE_FOR_THRESHOLD, *(side for shape in shapes for side in shape[1:]))
         chosen = _windows_of_section((side, side), inference, task.scoring.is_volume) * pace.window
         scoring = every + TRAINING_IMAGES_FOR_THRESHOLD * chosen

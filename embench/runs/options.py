@@ -29,6 +29,9 @@ class RunRequest:
     first_seed: int = option(0, "The first seed.", panel=_WHAT)
     iterations: int | None = option(None, "Budget in optimiser steps (default: the task's).", panel=_WHAT)
     evaluations: int = option(5, "Number of evaluations during training (the last is final).", panel=_WHAT)
+    early_sections: int | None = option(
+        None, "Sections of each test volume in evaluations before the last (default: all).", panel=_WHAT
+    )
     init_from: Sequence[Path] = option(
         (), "Checkpoint to initialise from; may be repeated.", "--init-from", panel=_WHAT
     )

@@ -60,6 +60,8 @@ class TrialSpec:
         On a GPU too (:mod:`embench.core.runtime`).
     workers : int or None
         Threads that make batches ahead of the steps; ``None``: by device and cores. A result does not depend on them.
+    early_sections : int or None
+        Sections of each test volume on which snapshots before the last are scored; ``None``: all.
     recipe_from : str or None
         What named the recipe; ``None``: it is the model's own. Callables in it are found there again.
     recipe_changes : tuple of str
@@ -84,6 +86,7 @@ class TrialSpec:
     deterministic: bool = False
     keep_weights: bool = True
     workers: int | None = None
+    early_sections: int | None = None
     recipe_from: str | None = None
     recipe_changes: tuple[str, ...] = ()
 

@@ -59,6 +59,7 @@ class ModelTask:
     snapshots: tuple[int, ...]
     recipe_from: str | None = None
     recipe_changes: tuple[str, ...] = ()
+    early_sections: int | None = None
 
     @property
     def pretrained(self) -> TorchModel | None:
@@ -135,7 +136,19 @@ def choices(request: RunRequest, data: Path) -> list[ModelTask]:
             track: Literal["published", "open"] = "published" if same else "open"
             changes = tuple(request.recipe_changes)
             found.append(
-                ModelTask(spec, adapter, task, recipe, pair, track, iterations, snapshots, request.recipe, changes)
+                ModelTask(
+                    spec,
+                    adapter,
+                    task,
+                    recipe,
+                    pair,
+                    track,
+                    iterations,
+                    snapshots,
+                    recipe_from=request.recipe,
+                    recipe_changes=changes,
+                    early_sections=request.early_sections,
+                )
             )
     return found
 
@@ -217,6 +230,7 @@ def plan(resolved: Resolution) -> list[TrialSpec]:
                 device=resolved.device,
                 threads=request.threads,
                 workers=request.workers,
+                early_sections=request.early_sections,
                 save_every=request.save_every,
                 deterministic=request.deterministic,
                 keep_weights=request.keep_weights,
@@ -383,6 +397,7 @@ def _check_numbers(request: RunRequest) -> None:
             ("crop", request.crop),
             ("batch-size", request.batch_size),
             ("threads", request.threads),
+            ("early-sections", request.early_sections),
         )
         if value is not None and value < 1
     ]

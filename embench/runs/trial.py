@@ -34,7 +34,7 @@ from embench.runs.request import revived
 from embench.scoring import results, schema
 from embench.scoring.external import snapshot_of
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult
-from embench.scoring.score import score_split
+from embench.scoring.score import part_of, score_split
 from embench.training.feeding import workers_for
 from embench.training.inference import BlockPredict, Predict, predictor
 from embench.training.loop import Loop
@@ -189,9 +189,13 @@ def _torch_attempt(
             report("scoring", training.iteration, float("nan"))
             is_final = end == spec.iterations
             started = time.perf_counter()
+            part = None if is_final else spec.early_sections
+            volumes = prepared.volumes("test")
+            scored = volumes if part is None else [part_of(task, volume, part) for volume in volumes]
             snapshot, sections_kept = score_split(
-                task, prepared.volumes("test"), present(), end, sections if is_final else None, spec.path
+                task, scored, present(), end, sections if is_final else None, spec.path
             )
+            snapshot = snapshot.model_copy(update={"sections": part})
             seconds["prediction"] += time.perf_counter() - started
             scores.append(snapshot)
             if not is_final:

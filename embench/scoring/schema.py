@@ -112,6 +112,7 @@ class SnapshotScore(_Record):
 
     ``diagnostics`` is ``None`` where there are no class scores to make them from: label maps made elsewhere.
     ``metrics`` holds the mean over images by metric and label value, ``None`` where it is undefined on every image.
+    ``sections`` marks an early snapshot of a part of each test volume, so many sections; ``None``: of the whole.
     """
 
     iteration: Count
@@ -123,6 +124,7 @@ class SnapshotScore(_Record):
     diagnostics: Diagnostics | None
     seconds: Seconds
     metrics: ByMetric[ByClass[Finite | None]] | None = None
+    sections: Count | None = None
 
 
 class Fingerprint(_Record):

@@ -177,6 +177,25 @@ def score_split(
     return snapshot, tuple(kept)
 
 
+def part_of(task: Task, volume: Volume, sections: int) -> Volume:
+    """Return a fixed part of a test volume, for early snapshots: evenly spaced sections of it, or a block.
+
+    A volume that is predicted along three axes is cut to consecutive sections about its middle, as sections apart from
+    each other have no planes across them.
+    """
+    depth = volume.image.shape[0]
+    if depth <= sections:
+        return volume
+    assert volume.labels is not None
+    if len(task.scoring.axes) > 1:
+        first = (depth - sections) // 2
+        chosen = list(range(first, first + sections))
+    else:
+        chosen = np.linspace(0, depth - 1, sections).round().astype(int).tolist()
+    image, labels = (np.stack([array[z] for z in chosen]) for array in (volume.image, volume.labels))
+    return Volume(volume.name, image, labels)
+
+
 def _predictions(
     task: Task, volume: Volume, predict: Predict | BlockPredict
 ) -> Iterator[tuple[str, int, Callable[[int], NDArray[np.float32]], NDArray[np.uint8], Any]]:

@@ -43,15 +43,19 @@ def contradiction(result: TrialResult) -> str | None:
     if result.status != "diverged" and not (iterations and iterations[-1] == result.iterations_done):
         return f"{result.status}, but without a snapshot at iteration {result.iterations_done}, its last"
     truth: dict[str, dict[int, int]] = {}
+    truth_of_parts: dict[str, dict[int, int]] = {}
     if sum(len(snapshot.images) for snapshot in result.snapshots) > MOST_COUNTS:
         return f"counts of more than {MOST_COUNTS} images over all snapshots"
     for snapshot in result.snapshots:
         try:
-            fault = _snapshot_fault(snapshot, scoring, stamp.classes) or _truth_fault(snapshot, truth)
+            known = truth if snapshot.sections is None else truth_of_parts
+            fault = _snapshot_fault(snapshot, scoring, stamp.classes) or _truth_fault(snapshot, known)
         except (KeyError, ZeroDivisionError):
             fault = "lacks counts of a class or image"
         if fault:
             return f"iteration {snapshot.iteration}: {fault}"
+    if (final := result.final) is not None and final.sections is not None:
+        return f"its last snapshot is of {final.sections} sections of each volume, not of the whole"
     if (final := result.final) is not None and len(truth) > len(final.images):
         return "its last snapshot lacks images that an earlier one has"
     return None
