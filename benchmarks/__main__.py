@@ -25,7 +25,7 @@ LIMIT = 300.0
 """Seconds that one may take."""
 
 SHORT: dict[str, list[list[str]]] = {
-    "startup": [["--runs", "5"]],
+    "startup": [["--runs", "3"]],
     "augmentation": [["--pairs", "9"]],
     "feeding": [["--seconds", "1"]],
     "corruption": [["--seconds", "2", "--images", "1024"]],
