@@ -43,7 +43,7 @@ def run(request: RunRequest, on: ExecutorOptions, detach: Detach = False) -> Non
         raise BadInput("--model: say which models to run; see: embench list models")
     executor = _executor(on)
     device = executor.device(request.device)
-    request = replace(request, precision=_precision(request.precision, executor, device))
+    request = replace(request, precision=settled_precision(request.precision, executor, device))
     if not request.tasks and not request.suite and not prepared_published(request.data or data_folder()):
         log.info(
             "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
@@ -72,7 +72,7 @@ def estimate(
 
     executor = Local(jobs)
     device = executor.device(request.device)
-    precision = _precision(request.precision, executor, device)
+    precision = settled_precision(request.precision, executor, device)
     request = replace(request, models=request.models or ["published"], precision=precision)
     data = request.data or data_folder()
     chosen = choices(request, data)
@@ -134,7 +134,7 @@ def factorial(
     cells = design(pair, named)
     executor = _executor(on)
     device = executor.device(request.device)
-    request = replace(request, models=list(cells), precision=_precision(request.precision, executor, device))
+    request = replace(request, models=list(cells), precision=settled_precision(request.precision, executor, device))
     planned = [(name, trial) for name in named for trial in trials(replace(request, recipe=name), device)]
     plan.write([trial for _, trial in planned])
     _finish([trial for _, trial in planned], executor, request.results, detach=False)
@@ -244,7 +244,7 @@ def _executor(on: ExecutorOptions) -> "Executor":
     return find_executor(on.executor, jobs=on.jobs, slurm=on.slurm, address=on.address)
 
 
-def _precision(asked: str | None, executor: "Executor", device: str) -> str | None:
+def settled_precision(asked: str | None, executor: "Executor", device: str) -> str | None:
     """Return the precision asked for; ``auto`` is the faster one on the device, which has to be of this machine."""
     if asked == "auto":
         import torch

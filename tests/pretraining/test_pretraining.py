@@ -66,7 +66,6 @@ class Toy(Pretraining):
         return (module(corrupted) - clean).square().mean()
 
 
-
 class Plain(Toy):
     """No batch norm and no dropout, which see the parts into which a batch is cut."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from embench.cli import runs
+from embench.cli import run
 from embench.core.errors import BadInput
 from embench.models.base import TorchModel
 from embench.models.registry import chosen_models, find_model
@@ -32,7 +32,9 @@ def networks() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("name", networks())
 def test_a_deployed_network_gives_the_same_logits_and_leaves_the_trained_one_alone(name: str) -> None:
-    network, image = networks()[name], torch.randn(2, 1, 64, 64)
+    network = networks()[name]
+    in_3d = any(isinstance(module, nn.Conv3d) for module in network.modules())
+    image = torch.randn(2, 1, *([32] if in_3d else []), 64, 64)
     for _ in range(3):
         network.train()(image)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -112,4 +114,4 @@ def test_the_faster_precision_is_not_guessed_for_other_machines() -> None:
             return "cpu"
 
     with pytest.raises(BadInput, match="other machines"):
-        runs.run(models=["transunet"], executor=Elsewhere(), precision="auto")  # type: ignore[arg-type]
+        run.settled_precision("auto", Elsewhere(), "cpu")  # type: ignore[arg-type]

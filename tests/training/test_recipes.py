@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from embench.core.errors import BadInput
 from embench.data.task import Scoring, Task
 from embench.runs import plan, trial
-from embench.runs.request import Request, trials
+from embench.runs.options import RunRequest
+from embench.runs.request import trials
 from embench.scoring.schema import Fingerprint
 from embench.training.augmentations import augmentation_of
 from embench.training.losses import loss_of
@@ -301,7 +302,7 @@ def test_a_loss_that_returns_a_map_is_refused() -> None:
         loss(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS.names())
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS.names() if name != "volume"])  # of patches in 3D
 @pytest.mark.parametrize("side", [40, 150])
 def test_an_augmentation_gives_the_crop_and_the_same_one_for_the_same_generator(name: str, side: int) -> None:
     augment = augmentation_of(Recipe("x", crop=64, augmentation=name), TASK)
@@ -348,12 +349,12 @@ def test_a_function_of_ones_own_is_an_augmentation() -> None:
 
 def planned(tmp_path: Path, toy_data: Path, **asked: Any) -> list[Any]:
     (tmp_path / "own.py").write_text(OWN)
-    request = Request(
+    request = RunRequest(
         models=[f"{tmp_path}/own.py:Own"],
         tasks=["toy"],
         seeds=1,
         iterations=4,
-        snapshots=2,
+        evaluations=2,
         results=tmp_path / "results",
         data=toy_data,
         device="cpu",
@@ -386,7 +387,7 @@ def test_a_change_of_one_field_is_another_row(tmp_path: Path, toy_data: Path) ->
 def test_code_that_changed_since_the_plan_is_not_run(tmp_path: Path, toy_data: Path) -> None:
     (spec,) = planned(tmp_path, toy_data)
     (tmp_path / "own.py").write_text(OWN.replace("target.float()", "1 - target.float()"))
-    with pytest.raises(BadInput, match="loss changed since the run was planned"):
+    with pytest.raises(BadInput, match="changed since the run was planned"):
         trial.run(spec)
 
 
