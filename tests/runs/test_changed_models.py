@@ -12,7 +12,7 @@ from embench.core.errors import BadInput
 from embench.core.files import sha256
 from embench.data import store
 from embench.data.task import Item, Scoring, Task
-from embench.runs.request import Request
+from embench.runs.options import RunRequest
 from embench.runs.request import trials as planned
 from embench.runs.trial import run
 from embench.scoring import results, submit
@@ -29,7 +29,7 @@ class Half(SegmentationModel):
 
 
 @pytest.fixture
-def request_(tmp_path: Path) -> Request:
+def request_(tmp_path: Path) -> RunRequest:
     rng = np.random.default_rng(0)
     stack = rng.integers(0, 255, (2, 20, 24), np.uint8)
     items = [
@@ -37,14 +37,14 @@ def request_(tmp_path: Path) -> Request:
         for n, split in enumerate(("train", "test"))
     ]
     store.write(tmp_path / "mine.h5", TASK, items)  # type: ignore[arg-type]
-    return Request([f"{tmp_path / 'half.py'}:Half"], ["mine"], seeds=1, results=tmp_path / "r", data=tmp_path)
+    return RunRequest([f"{tmp_path / 'half.py'}:Half"], ["mine"], seeds=1, results=tmp_path / "r", data=tmp_path)
 
 
 def write(tmp_path: Path, limit: int) -> None:
     (tmp_path / "half.py").write_text(CODE.replace("LIMIT", str(limit)))
 
 
-def test_an_edit_is_a_new_trial_and_both_are_shown(request_: Request, tmp_path: Path) -> None:
+def test_an_edit_is_a_new_trial_and_both_are_shown(request_: RunRequest, tmp_path: Path) -> None:
     scores, paths = [], []
     for limit in (99, 200):
         write(tmp_path, limit)
@@ -62,7 +62,7 @@ def test_an_edit_is_a_new_trial_and_both_are_shown(request_: Request, tmp_path: 
 
 
 def test_the_result_says_which_file_it_was_and_the_command_names_it(
-    request_: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request_: RunRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMBENCH_DATA", str(tmp_path))
     write(tmp_path, 99)
@@ -77,7 +77,7 @@ def test_the_result_says_which_file_it_was_and_the_command_names_it(
     assert tmp_path / "r" / submit.place_of(results.load(spec.path)) == spec.path
 
 
-def test_a_model_that_is_not_trained_here_has_no_recipe(request_: Request, tmp_path: Path) -> None:
+def test_a_model_that_is_not_trained_here_has_no_recipe(request_: RunRequest, tmp_path: Path) -> None:
     write(tmp_path, 99)
     (spec,) = planned(request_)
     result = run(spec)
@@ -86,7 +86,7 @@ def test_a_model_that_is_not_trained_here_has_no_recipe(request_: Request, tmp_p
     assert trials.trial_of(result, spec.path).row == "half"
 
 
-def test_a_file_that_changed_since_the_plan_is_not_run(request_: Request, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_the_plan_is_not_run(request_: RunRequest, tmp_path: Path) -> None:
     write(tmp_path, 99)
     (spec,) = planned(request_)
     write(tmp_path, 98)
