@@ -8,7 +8,7 @@ from pathlib import Path
 from embench.core.errors import BadInput
 
 
-def inspect(file: Path) -> None:
+def inspect(file: Path, strip_prefix: str = "") -> None:
     """Print what a checkpoint is."""
     from baselines import published_weights
     from embench.models.checkpoints import load_weights
@@ -19,7 +19,7 @@ def inspect(file: Path) -> None:
         for key, value in ours.card.model_dump(mode="json", exclude={"loss_curve"}).items():
             print(f"{key}: {value}")
         return
-    found = published_weights.inspect(file)
+    found = published_weights.inspect(file, strip_prefix)
     numbers = sum(tensor.numel() for tensor in found.tensors.values())
     print(f"{file}: {found.description}, {len(found.tensors)} tensors, {numbers:,} numbers\nsha256: {found.sha256}")
     print(f"norms: {'{} {}'.format(*found.norms) if found.norms else 'not in the file'}")
@@ -38,6 +38,7 @@ def import_(
     force: bool,
     model: str | None = None,
     key_map: Sequence[str] = (),
+    strip_prefix: str = "",
 ) -> None:
     """Write a published checkpoint as one of ours and print where it is."""
     from baselines import published_weights
@@ -48,7 +49,7 @@ def import_(
         raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13") from None
     if pair is not None and len(pair) != 2:
         raise BadInput(f"--norms {norms}: give MEAN,STD of 0..1 grey values, as in 0.57,0.13")
-    if model:
+    if model and ":" in model:
         from baselines.encoder_weights import import_encoder
 
         where = {"norms": pair, "out": out, "folder": data, "force": force}
@@ -57,7 +58,9 @@ def import_(
         return
     if key_map:
         raise BadInput("--key-map: for the encoder of a model; give --model vit:NAME:START or smp:ARCH:ENCODER:START")
-    made = published_weights.import_published(file, data_name, out=out, norms=pair, folder=data, force=force)
+    made = published_weights.import_published(
+        file, data_name, out=out, norms=pair, folder=data, force=force, strip_prefix=strip_prefix, model=model
+    )
     print(f"checkpoint: {made}    next: embench run --init-from {made} --model ...")
 
 

@@ -30,7 +30,7 @@ from baselines.published_formats import (
     RECONSTRUCTION,
     Kind,
 )
-from baselines.transunet import TransUNetModel, check_size, hidden_size
+from baselines.transunet import TransUNet768, TransUNetImageNet, TransUNetModel, check_size, hidden_size
 from baselines.transunet_network import ReconstructionTransUNet, TransUNet
 from baselines.unet_resnet50 import UNetResNet50, rgb_unet, unet
 from embench.core.errors import BadInput
@@ -128,13 +128,16 @@ class Report:
     kept: tuple[str, ...]
 
 
-def read(source: Path | str | Mapping[str, Any]) -> Published:
+def read(source: Path | str | Mapping[str, Any], strip_prefix: str = "") -> Published:
     """Read and rename a published checkpoint.
 
     Parameters
     ----------
     source : Path, str or mapping
         A file, or what such a file holds. The kind is recognised by the names inside, not by the file's.
+    strip_prefix : str
+        What every name begins with and is to be cut off; prefixes that common wrappers add (``module.``,
+        ``_orig_mod.``, ``model.``) are without being asked for.
 
     Raises
     ------
@@ -142,15 +145,45 @@ def read(source: Path | str | Mapping[str, Any]) -> Published:
         Not a checkpoint, cut short, holding more than tensors, of no known kind, or with entries of no place.
     """
     if isinstance(source, Mapping):
-        return _renamed("the given dictionary", source, None)
+        return _renamed("the given dictionary", source, None, strip_prefix)
     path = Path(source)
-    return _renamed(str(path), safe_load.content(path), sha256(path))
+    return _renamed(str(path), safe_load.content(path), sha256(path), strip_prefix)
 
 
-def _renamed(where: str, content: Mapping[str, Any], digest: str | None) -> Published:
-    nested = content.get("state_dict")
-    state: Mapping[str, Any] = nested if isinstance(nested, Mapping) else content
-    kind = _recognised(where, state)
+_NESTED = ("state_dict", "model_state_dict", "model")
+"""Under what training scripts store the weights, beside the epoch and the optimiser."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.")
+"""What torch's parallel and compiled modules, and frameworks around a network, put before every name."""
+
+
+def _unwrapped(where: str, state: Mapping[str, Any], strip_prefix: str) -> tuple[Kind, Mapping[str, Any]]:
+    """Return the kind of a state dict, and the state dict without the prefixes of wrappers."""
+    if strip_prefix:
+        if odd := [key for key in state if not str(key).startswith(strip_prefix)]:
+            raise BadInput(f"{where}: {odd[0]} does not begin with {strip_prefix!r}; leave out --strip-prefix")
+        state = {key.removeprefix(strip_prefix): value for key, value in state.items()}
+    first = state
+    while (kind := _recognised(where, state)) is None:
+        prefix = next(iter(state), "").partition(".")[0] + "."
+        if prefix not in _WRAPPERS or not all(key.startswith(prefix) for key in state):
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if kind is not None:
+        return kind, state
+    some = ", ".join(list(first)[:3]) or "nothing"
+    known = "; ".join(each.title for each in KINDS)
+    hint = ""
+    if len(state) > 1 and prefix != "." and all(key.startswith(prefix) for key in state):
+        hint = f"; every name begins with {prefix!r}: if that is a wrapper's, add --strip-prefix {prefix}"
+    raise BadInput(
+        f"{where}: none of the known checkpoints: {len(first)} entries ({some}, ...){hint}; known are: {known}"
+    )
+
+
+def _renamed(where: str, content: Mapping[str, Any], digest: str | None, strip_prefix: str = "") -> Published:
+    inside = next((name for name in _NESTED if isinstance(content.get(name), Mapping)), None)
+    state: Mapping[str, Any] = content if inside is None else content[inside]
+    kind, state = _unwrapped(where, state, strip_prefix)
     tensors: dict[str, Tensor] = {}
     left_out: dict[str, list[str]] = {}
     faults = []
@@ -176,22 +209,20 @@ def _renamed(where: str, content: Mapping[str, Any], digest: str | None) -> Publ
             faults.append(f"{where}: {key} is {tuple(value.shape)} of {value.dtype}, which cannot be {ours}")
     if faults:
         raise BadInput(sorted(faults))
-    beside = {} if state is content else {str(key): value for key, value in content.items() if key != "state_dict"}
+    beside = {} if inside is None else {str(key): value for key, value in content.items() if key != inside}
     norms = _norms(where, beside.pop("norms")) if "norms" in beside else None
     if beside:
         left_out["beside the weights"] = list(beside)
     return Published(kind, where, tensors, {word: tuple(keys) for word, keys in left_out.items()}, norms, digest)
 
 
-def _recognised(where: str, state: Mapping[str, Any]) -> Kind:
+def _recognised(where: str, state: Mapping[str, Any]) -> Kind | None:
     if not all(isinstance(key, str) for key in state):
         raise BadInput(f"{where}: holds a dictionary whose keys are no names, not a state dict")
     for kind in KINDS:
         if any(re.fullmatch(kind.sign, key) and _has_channels(value, kind) for key, value in state.items()):
             return kind
-    some = ", ".join(list(state)[:3]) or "nothing"
-    known = "; ".join(kind.title for kind in KINDS)
-    raise BadInput(f"{where}: none of the known checkpoints: {len(state)} entries ({some}, ...); known are: {known}")
+    return None
 
 
 def _has_channels(value: Any, kind: Kind) -> bool:
@@ -293,7 +324,7 @@ def _on_grid(positions: Tensor, grid: int) -> Tensor:
 # From the command line
 
 
-def inspect(path: Path) -> Published:
+def inspect(path: Path, strip_prefix: str = "") -> Published:
     """Return what a published checkpoint is, after checking that the published network of its size takes all of it.
 
     Raises
@@ -301,7 +332,7 @@ def inspect(path: Path) -> Published:
     BadInput
         As :func:`load_published`.
     """
-    published = read(path)
+    published = read(path, strip_prefix)
     _fit(published, _published_network(published))
     return published
 
@@ -337,6 +368,8 @@ def import_published(
     norms: Sequence[float] | None = None,
     folder: Path | None = None,
     force: bool = False,
+    strip_prefix: str = "",
+    model: str | None = None,
 ) -> Path:
     """Write a published pre-training as one of our checkpoints, so that ``embench run`` starts from it.
 
@@ -353,17 +386,29 @@ def import_published(
         The data folder.
     force : bool
         Replace another checkpoint at ``out``.
+    strip_prefix : str
+        As in :func:`read`.
+    model : str, optional
+        The network that the pre-training began with, where its file cannot tell: ``transunet-imagenet`` for a
+        reconstruction that itself started from ImageNet weights (default: one of random weights).
 
     Raises
     ------
     BadInput
-        As :func:`inspect`; a network that is already fine-tuned; norms that are needed and not known; ``out`` taken.
+        As :func:`inspect`; a network of another size, or already fine-tuned; norms that are needed and not known;
+        ``out`` taken.
     """
     if data is not None:
         check_name(data, "--data")
     if out and out.suffix != ".safetensors":
         raise BadInput(f"--out {out}: give a name that ends in .safetensors")
-    published = inspect(path)
+    published = inspect(path, strip_prefix)
+    began = _model_name(published)
+    if model is not None and model != began:
+        if published.kind is not RECONSTRUCTION or began != TransUNet768.name or model != TransUNetImageNet.name:
+            allowed = f"{began} or {TransUNetImageNet.name}" if began == TransUNet768.name else began
+            raise BadInput(f"--model {model}: {path} is {published.description}, of {allowed}")
+        began = model
     method = published.kind.method
     if method is None:
         raise BadInput(
@@ -378,7 +423,7 @@ def import_published(
     assert published.sha256 is not None
     card = ImportedCard(
         method=method,
-        model=_model_name(published),
+        model=began,
         data=data,
         data_hash=None,
         scale="full",

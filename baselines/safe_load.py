@@ -102,7 +102,10 @@ def _asks(path: Path, error: Exception) -> BadInput | None:
     if not names:
         return None
     name = re.sub(r"^(builtins|__builtin__)\.", "", names[0])[:200]
-    return BadInput(f"{path}: asks for {name}, which could run code; refused, as weights need only tensors")
+    return BadInput(
+        f"{path}: asks for {name}, which could run code; refused, as weights need only tensors; "
+        "who made the file can save these alone: torch.save(network.state_dict(), FILE)"
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -83,7 +83,7 @@ class TransUNet768(TransUNetModel):
 
 
 class TransUNetImageNet(TransUNet768):
-    """Encoder from supervised ImageNet training (protocol 4.5); nothing is frozen, as no source says otherwise.
+    """Encoder from supervised ImageNet training, its transformer layers frozen (protocol 4.5, 7.9).
 
     The weights are ``R50+ViT-B_16.npz``, brought in by ``embench checkpoint import``.
     """
@@ -94,6 +94,15 @@ class TransUNetImageNet(TransUNet768):
     pretraining = "imagenet"
     pretraining_data = "imagenet"
     transferred = ("transformer.",)
+    frozen: ClassVar[tuple[str, ...]] = ("transformer.encoder.",)
+
+
+class ImageNetStart(TransUNetImageNet):
+    """What a further pre-training begins with: the same weights, all of which it trains."""
+
+    name = TransUNetImageNet.name
+    group = "start"
+    frozen = ()
 
 
 class TransUNetSimCLR(TransUNetModel):

@@ -33,8 +33,7 @@ class TwoViews(Augmentation):
     sigma 0.1..2 pixels (p 0.5); flips (p 0.5 each); Gaussian noise (p 0.5).
 
     Protocol 4.4 gives no variance for the noise: it is log-uniform in 1e-5..1e-4 on the 0..1 scale, as in the
-    pre-training script published with CEM500K. Nor does it say what a rotation brings in at the border: the image
-    is reflected, as in protocol 4.1.
+    pre-training script published with CEM500K. Beyond the border a rotation finds 0, as torchvision's does there.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class TwoViews(Augmentation):
     @cached_property
     def _chain(self) -> augment.Chain:
         return augment.Chain(
-            augment.Rotate(180),
+            augment.Rotate(180, fill=0),
             augment.RandomResizedCrop(self.crop, scale=SCALE, ratio=RATIO),
             augment.ColorJitter(*JITTER),
             augment.SigmaBlur(*SIGMA),

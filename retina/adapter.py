@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar
 
 from baselines.swin_unetr import SwinUNETRModel
-from baselines.transunet import TransUNet768, TransUNetImageNet, TransUNetModel
+from baselines.transunet import ImageNetStart, TransUNet768, TransUNetModel
 from baselines.u_mamba import UMambaModel
 
 _CITATION = """@article{retina2025,
   title = {RETINA: Reconstruction-based Pre-Trained Enhanced TransUNet for Electron Microscopy Segmentation on the
            CEM500K Dataset},
-  journal = {bioRxiv}, year = {2025}, doi = {10.1101/2025.01.08.632030}
+  journal = {PLoS Computational Biology}, volume = {21}, number = {5}, year = {2025},
+  doi = {10.1371/journal.pcbi.1013115}, note = {Preprint: bioRxiv, doi 10.1101/2025.01.08.632030}
 }"""
 _ENCODER = "transformer."
 _TRANSFORMER = "transformer.encoder."
@@ -66,7 +67,7 @@ class RetinaImageNetCEM(Retina768):
     name = "retina-imagenet-cem"
     group = "start"
     title = "RETINA (ImageNet, then reconstruction)"
-    base = TransUNetImageNet
+    base = ImageNetStart
 
 
 class RetinaNoBrightnessContrast(Retina):

@@ -3,6 +3,8 @@
 Each verb imports what it needs when it is called, so that help is immediate.
 """
 
+import io
+import os
 import sys
 
 from embench.cli import data, models, predict, results, run
@@ -18,6 +20,10 @@ def main() -> None:
 
     from embench.core import signals
 
+    os.environ["MPLBACKEND"] = "agg"  # figures go into files; that of a notebook is not at hand in this process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without a letter loses the letter, not the run
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with signals.raised():

@@ -92,12 +92,18 @@ def list_recipes() -> None:
     print_table(("field", "names"), [*listed, ("optimiser", "any of torch.optim, as AdamW")])
 
 
+StripPrefix = Annotated[str, typer.Option(help="What every name in the file begins with and is to be cut off.")]
+
+
 @checkpoint.command("inspect")
-def checkpoint_inspect(file: Annotated[Path, typer.Argument(help="A checkpoint, published or ours.")]) -> None:
+def checkpoint_inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint, published or ours.")],
+    strip_prefix: StripPrefix = "",
+) -> None:
     """Say what a checkpoint is; nothing in it is executed."""
     from baselines import cli as baselines
 
-    baselines.inspect(file)
+    baselines.inspect(file, strip_prefix)
 
 
 @checkpoint.command("import")
@@ -112,17 +118,21 @@ def checkpoint_import(
     force: Annotated[bool, typer.Option("--force", help="Replace another checkpoint.")] = False,
     model: Annotated[
         str | None,
-        typer.Option(help="The file holds the encoder of this model: vit:NAME:START, smp:ARCH:ENCODER:START."),
+        typer.Option(
+            help="Model whose encoder the file holds: vit:NAME:START, smp:ARCH:ENCODER:START; or transunet-imagenet, "
+            "with which a reconstruction began."
+        ),
     ] = None,
     key_map: Annotated[
         list[str], typer.Option("--key-map", help="With --model: THEIRS=OURS, beginnings of names; may be repeated.")
     ] = [],  # noqa: B006
+    strip_prefix: StripPrefix = "",
     data: DataFolder = None,
 ) -> None:
     """Make a published pre-training a checkpoint that models are initialised from."""
     from baselines import cli as baselines
 
-    baselines.import_(file, data_name, out, norms, data, force, model, key_map)
+    baselines.import_(file, data_name, out, norms, data, force, model, key_map, strip_prefix)
 
 
 @checkpoint.command("fetch")

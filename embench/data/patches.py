@@ -183,7 +183,7 @@ def _range(name: str, depth: int) -> tuple[int, int]:
 
 def _scaled(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return thumbnails as vectors whose scalar product is their correlation."""
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat = thumbnails.reshape(len(thumbnails), 16 * 16).astype(np.float32)
     flat -= flat.mean(1, keepdims=True)
     return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 

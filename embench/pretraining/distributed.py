@@ -84,9 +84,15 @@ ALONE = World()
 @contextlib.contextmanager
 def joined_world(device: str) -> Iterator[World]:
     """Join the processes that ``torchrun`` started together with this one; by itself, give :data:`ALONE`."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    said = os.environ.get("WORLD_SIZE") or "1"
+    if said == "1":
         yield ALONE
         return
+    if absent := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise BadInput(
+            f"WORLD_SIZE={said} is set without {', '.join(absent)}, left over from another program: "
+            "unset WORLD_SIZE, or start with torchrun"
+        )
     on_gpu = device.startswith("cuda")
     # given its GPU, NCCL has not to guess it where there is no tensor to tell: at a barrier
     distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=torch.device(device) if on_gpu else None)

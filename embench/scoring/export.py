@@ -56,6 +56,11 @@ def export(prepared: Prepared, layout: str, out: Path) -> int:
         raise BadInput(f"--format {layout}: use {' or '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out}: not an empty folder; give a new one")
+    if layout == "nnunet" and (odd := sorted({"background", "ignore"} & set(prepared.task.classes[1:]))):
+        raise BadInput(
+            f"{prepared.task.name}: a class is called {odd[0]!r}, which nnU-Net takes for a label of its own; "
+            "prepare it under another name"
+        )
     check_writable(out.resolve().parent)
     with tempfile.TemporaryDirectory(dir=out.resolve().parent, prefix=f".{out.name}.") as name:
         folder = Path(name) / "out"
@@ -83,7 +88,7 @@ def _nnunet(prepared: Prepared, folder: Path) -> int:
                 count += 1
     facts = {
         "channel_names": {"0": "EM"},
-        "labels": {name: value for value, name in enumerate(task.classes)},
+        "labels": {"background": 0, **{name: value for value, name in enumerate(task.classes) if value}},
         "numTraining": len(list((folder / "labelsTr").iterdir())),
         "file_ending": ".nii.gz",
         "name": task.name,
@@ -157,6 +162,10 @@ def _picture(path: Path, volume: Any) -> None:
     )
 
 
+_FOLDS = 5
+"""Of nnU-Net's cross-validation, unless it is told otherwise."""
+
+
 def _readme(prepared: Prepared, layout: str) -> str:
     task = prepared.task
     parts = expected(prepared)
@@ -164,6 +173,13 @@ def _readme(prepared: Prepared, layout: str) -> str:
     size = f"{task.voxel_size} nm (ZYX)" if task.voxel_size else "unknown"
     place = "Put this folder into `nnUNet_raw` under a name of the form `Dataset501_NAME`.\n\n"
     nnunet = place if layout == "nnunet" else ""
+    cases = sum(1 for _ in _cases(prepared, "train")) if layout == "nnunet" else _FOLDS
+    if cases < _FOLDS:
+        nnunet += (
+            f"There {'is' if cases == 1 else 'are'} {cases} training case{'s' if cases > 1 else ''}, fewer than "
+            "nnU-Net's five folds: train on all of them (`nnUNetv2_train 501 3d_fullres all`), or write a "
+            "`splits_final.json`.\n\n"
+        )
     listed = "\n".join(f"- `{part.file}`: {' x '.join(map(str, part.shape))} (ZYX)" for part in parts)
     return (
         f"# {task.title}\n\n"

@@ -195,7 +195,9 @@ class RandomResizedCrop(Operation):
 
 @dataclass(frozen=True)
 class Rotate(Operation):
-    """Rotate about the middle by -degrees..degrees, reflecting at the border: linear, labels nearest.
+    """Rotate about the middle by -degrees..degrees: linear, labels nearest.
+
+    At the border the image is reflected, or with ``fill`` continued by that grey value (labels by 0).
 
     What the corners reach for is reflected first: OpenCV turns pixels inside an image half as fast again as those that
     it has to reflect one by one. Its coordinates are then rounded elsewhere in their last bit (float32), so about one
@@ -203,6 +205,7 @@ class Rotate(Operation):
     """
 
     degrees: float
+    fill: int | None = None
 
     def draw(self, chance: random.Random, rng: np.random.Generator, image: Grey, labels: Grey | None) -> Drawn:
         degrees = chance.uniform(-self.degrees, self.degrees)
@@ -216,14 +219,18 @@ class Rotate(Operation):
         return {"degrees": degrees, "reach": [above, left], "from_result": np.array(from_result)}
 
     def image(self, pixels: Grey, drawn: Drawn) -> Grey:
-        return self._rotated(pixels, drawn, opencv().INTER_LINEAR)
+        return self._rotated(pixels, drawn, opencv().INTER_LINEAR, self.fill)
 
     def labels(self, pixels: Grey, drawn: Drawn) -> Grey:
-        return self._rotated(pixels, drawn, opencv().INTER_NEAREST)
+        return self._rotated(pixels, drawn, opencv().INTER_NEAREST, None if self.fill is None else 0)
 
-    def _rotated(self, pixels: Grey, drawn: Drawn, interpolation: int) -> Grey:
+    def _rotated(self, pixels: Grey, drawn: Drawn, interpolation: int, fill: int | None) -> Grey:
         cv2 = opencv()
-        wide = reflected(pixels, drawn["reach"], drawn["reach"])
+        above, left = drawn["reach"]
+        if fill is None:
+            wide = reflected(pixels, drawn["reach"], drawn["reach"])
+        else:
+            wide = cv2.copyMakeBorder(pixels, above, above, left, left, cv2.BORDER_CONSTANT, value=fill)
         how = interpolation | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(wide, drawn["from_result"], pixels.shape[::-1], flags=how)
 

@@ -156,3 +156,27 @@ def test_an_unlabelled_set_has_nothing_to_export(tmp_path: Path) -> None:
     with Prepared(tmp_path / "u.h5") as data, pytest.raises(BadInput, match="not a task"):
         export(data, "folder", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("background", ["bg", "resin", "background"])
+def test_label_0_is_called_background_for_nnunet_whatever_it_is_called_here(background: str, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (2, 20, 24), np.uint8)
+    task = Task("mine", "M", "own", (background, "mito"), Scoring("2d"), 100)
+    items = [Item(split, "a", grey[n : n + 1], grey[n : n + 1] % 2) for n, split in enumerate(("train", "test"))]
+    store.write(tmp_path / "mine.h5", task, items)  # type: ignore[arg-type]
+    with store.Prepared(tmp_path / "mine.h5") as prepared:
+        export(prepared, "nnunet", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"] == {"background": 0, "mito": 1}
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "There is 1 training case, fewer than nnU-Net's five folds" in readme
+
+
+@pytest.mark.parametrize("name", ["ignore", "background"])
+def test_a_class_that_nnunet_takes_for_another_is_refused(name: str, tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (2, 20, 24), np.uint8)
+    task = Task("mine", "M", "own", ("bg", name), Scoring("2d"), 100)
+    items = [Item(split, "a", grey[n : n + 1], grey[n : n + 1] % 2) for n, split in enumerate(("train", "test"))]
+    store.write(tmp_path / "mine.h5", task, items)  # type: ignore[arg-type]
+    with store.Prepared(tmp_path / "mine.h5") as prepared, pytest.raises(BadInput, match="another name"):
+        export(prepared, "nnunet", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

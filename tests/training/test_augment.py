@@ -121,7 +121,8 @@ def replay(chain: Any, image: np.ndarray, labels: np.ndarray) -> tuple[np.ndarra
             labels = cv2.resize(labels[y0:y1, x0:x1], size, interpolation=cv2.INTER_NEAREST)
         elif name == "Rotate":
             matrix = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), drawn["degrees"], 1.0)
-            size, border = (width, height), cv2.BORDER_REFLECT_101
+            fill = next(each.fill for each in chain.operations if type(each).__name__ == name)
+            size, border = (width, height), cv2.BORDER_REFLECT_101 if fill is None else cv2.BORDER_CONSTANT
             image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
             labels = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
         elif name == "RandomBrightnessContrast":
