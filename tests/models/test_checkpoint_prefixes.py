@@ -52,6 +52,7 @@ def test_a_refused_file_says_what_to_save_instead(state: dict[str, torch.Tensor]
         published_weights.read(tmp_path / "a.pth")
 
 
+@pytest.mark.slow
 def test_a_reconstruction_that_began_with_imagenet_is_that_of_its_own_model(tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = ReconstructionTransUNet(hidden=768, mlp=3072).state_dict()
