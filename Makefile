@@ -14,7 +14,7 @@ demo: install
 	EMBENCH_DATA=$(DEMO)/data $(BIN)/embench leaderboard --results $(DEMO)/results --out $(DEMO)/site
 
 test: install-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-slow: install-test
 	$(BIN)/python -m pytest -m slow
