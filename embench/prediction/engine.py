@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 MEMORY = 2**28
 """Bytes of image and scores that one unit of work may hold, beside the network's own and one section's scores."""
 
-_DEEPEST = 32
-"""Sections that are predicted between two marks on disk, at most."""
+_DEEPEST, _DEEPEST_PLANES = 8, 32
+"""Sections that are predicted between two marks on disk, at most: of labels, of planes that are still to be added."""
 _CUBE = (64, 128, 128)
 _SIDE = 256
 _BAND = 512
@@ -151,7 +151,17 @@ class Prediction:
         if self.is_summed:
             self.work.each([f"stage-{z:06d}" for z in self._stage_units()], self._stage)
         units = {str(unit): unit for unit in self.units}
-        self.work.each(list(units), lambda name: self._predict(units[name]), lambda name: progress(units[name].voxels))
+        ours: set[str] = set()
+
+        def predict(name: str) -> None:
+            ours.add(name)
+            self._predict(units[name], progress)
+
+        def done(name: str) -> None:
+            if name not in ours:
+                progress(units[name].voxels)
+
+        self.work.each(list(units), predict, done)
         if self.is_summed:
             self.work.each([f"block-{z:06d}-{y:06d}" for z, y in self._block_units()], self._join)
 
@@ -207,8 +217,9 @@ class Prediction:
     def _depth(self, axis: int) -> int:
         """Return the sections that are predicted between two marks."""
         each = 4 * self.channels if "probabilities" in self.outputs.kinds and not self.is_summed else self.channels
+        deepest = _DEEPEST_PLANES if self.is_summed else _DEEPEST
         held = self._band(axis) * self._section(axis)[1] * (2 + each)
-        return int(np.clip(MEMORY // held, 1, min(_DEEPEST, self.source.shape[axis])))
+        return int(np.clip(MEMORY // held, 1, min(deepest, self.source.shape[axis])))
 
     def _units(self, axis: int) -> list[_Unit]:
         height, width = self._section(axis)
@@ -244,12 +255,13 @@ class Prediction:
         across = (slice(None),) * unit.axis + (slice(unit.start, unit.stop),)
         return np.moveaxis(self.arrays["image"][across], unit.axis, 0)
 
-    def _predict(self, unit: _Unit) -> None:
+    def _predict(self, unit: _Unit, progress: Progress) -> None:
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in self.outputs.kinds}
         planes: list[NDArray[np.uint8]] = []
         for section in self._read(unit):
             self.work.stop.check()
             scores = self.rows(np.ascontiguousarray(section), unit.top, unit.bottom)
+            progress((unit.bottom - unit.top) * unit.width)
             if not np.isfinite(scores).all():
                 raise BadInput(f"{self.source.origin}: the network's scores are not finite; was it trained to its end?")
             if self.is_summed:

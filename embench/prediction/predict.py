@@ -263,6 +263,8 @@ def _run(job: Job, networks: Sequence[Trained], jobs: int, overwrite: bool, stop
     except BaseException as error:
         for helper in helpers:
             helper.terminate()
+        if isinstance(error, Exception) and (theirs := _finished(job, digest, overwrite=False)):
+            return theirs  # by another process, at whose end the folder went
         if isinstance(error, BadInput) and begins:  # nothing of it can be of use
             _remove(job)
             work.end()
@@ -283,9 +285,8 @@ def _work(job: Job, networks: Sequence[Trained], opened: Source, work: Work, job
         with showing(f"predict {job.image.name}, voxels", prediction.voxels) as progress:
             prediction.run(progress)
         prediction.write()
-        table: list[dict[str, Any]] = []
         if job.options.instances:
-            table = applied.objects(prediction, job)
+            work.each(["objects"], lambda _: applied.objects(prediction, job))
         seconds = time.monotonic() - started
         facts = applied.facts(prediction)
     from embench.core.environment import peak_memory
@@ -297,7 +298,7 @@ def _work(job: Job, networks: Sequence[Trained], opened: Source, work: Work, job
         "image": opened.origin,
         "shape": prediction.grid,
         "voxel_size_nm": prediction.voxel_size,
-        "objects": len(table) if job.options.instances else None,
+        "objects": len(job.table.read_text().splitlines()) - 1 if job.options.instances else None,
         "processes": jobs,
         "seconds": round(seconds, 3),
         "megavoxels_per_second": round(voxels / max(seconds, 1e-9) / 1e6, 4),
@@ -455,7 +456,7 @@ class Applied:
             check=self.stop.check,
         )
 
-    def objects(self, prediction: Prediction, job: Job) -> list[dict[str, Any]]:
+    def objects(self, prediction: Prediction, job: Job) -> None:
         """Write the objects of a finished prediction and their sizes."""
         layer = Layer(
             "instances", prediction.grid, self.task.classes, prediction.voxel_size, prediction.outputs.description
@@ -477,7 +478,6 @@ class Applied:
         else:
             writers.write_folder(path, layer, array, prediction.source.names)
         instances.write_table(job.table, table)
-        return table
 
     def facts(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a card says of how the output was made."""

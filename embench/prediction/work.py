@@ -60,8 +60,10 @@ class Work:
         write_atomic(file, request)
 
     def is_done(self, unit: str) -> bool:
-        """Whether a unit is done, by whichever process."""
-        return unit in self._done or (self.folder is not None and (self.folder / "done" / unit).exists())
+        """Whether a unit is done, by whichever process; when the whole is, the folder is gone."""
+        if self.folder is None:
+            return unit in self._done
+        return (self.folder / "done" / unit).exists() or not (self.folder / "request.json").exists()
 
     def each(
         self, units: Sequence[str], do: Callable[[str], None], done: Callable[[str], None] = lambda _: None

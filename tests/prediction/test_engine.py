@@ -167,7 +167,7 @@ def read_zarr(path: Path) -> NDArray[np.uint8]:
 
 
 def test_a_stopped_prediction_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_DEEPEST", 4)
+    monkeypatch.setattr(engine, "_DEEPEST_PLANES", 4)
     out = tmp_path / "out.zarr"
     counts = [_run(tmp_path / "work", out, _Stopping(60)) for _ in range(20)]
     expected = whole(network(WINDOWS, 1, True), image(), (0, 1, 2), 1)
@@ -179,7 +179,7 @@ def test_a_stopped_prediction_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
 
 
 def _process(folder: Path, out: Path) -> None:
-    engine._DEEPEST = 4
+    engine._DEEPEST_PLANES = 4
     torch.set_num_threads(1)
     _run(folder, out, Interrupt())
 

@@ -34,7 +34,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
     @cache
     def trained(model: str) -> Trained:
-        spec = toy.planned(data, folder, model, snapshots=1, iterations=2)
+        spec = toy.planned(data, folder, model, evaluations=1, iterations=2)
         trial.run(spec)
         return batch.find_network(spec.path, data)
 

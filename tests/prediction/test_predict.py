@@ -50,7 +50,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[n
     def run(model: str = "unet-resnet50", task: str = "toy", seed: int = 0) -> tuple[TrialResult, Path]:
         key = model, task, seed
         if key not in done:
-            spec = toy.planned(data, folder, model, tasks=[task], first_seed=seed, snapshots=1)
+            spec = toy.planned(data, folder, model, tasks=[task], first_seed=seed, evaluations=1)
             result = trial.run(spec)
             assert result is not None
             done[key] = result, spec.path
@@ -105,7 +105,7 @@ def test_a_trial_keeps_a_card_with_all_that_is_needed(run, data: Path) -> None: 
 
 
 def test_nothing_is_kept_where_it_was_not_wanted(data: Path, tmp_path: Path) -> None:
-    spec = toy.planned(data, tmp_path, seeds=1, first_seed=7, keep_weights=False, snapshots=1)
+    spec = toy.planned(data, tmp_path, seeds=1, first_seed=7, keep_weights=False, evaluations=1)
     result = trial.run(spec)
     assert result is not None
     assert result.trained is None
@@ -275,3 +275,24 @@ def test_weights_that_are_not_those_of_their_card_are_refused(run, data: Path, t
     copy.with_suffix(".json").write_bytes(network.path.with_suffix(".json").read_bytes())
     with pytest.raises(BadInput, match=r"its hash is .* its card says"):
         predict_array([batch.find_network(copy)], toy.discs(5, 2)[0])
+
+
+def test_two_commands_share_one_prediction(run, data: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    import multiprocessing
+
+    _, result = run("unet-resnet50", "toy-orthoplane")
+    volume = toy.discs(5, 12)[0][:, 10:34, 10:42]
+    image = save(volume, tmp_path / "image.tif")
+    context = multiprocessing.get_context("spawn")
+    arguments = ([result], image, tmp_path / "out.tif", Options(voxel_size=SIZE))
+    several = [context.Process(target=batch.predict, args=arguments, kwargs={"data": data}) for _ in range(2)]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join()
+        assert each.exitcode == 0
+    import tifffile
+
+    expected = predict_array([batch.find_network(result, data)], volume, Options(voxel_size=SIZE))["labels"]
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), expected)
+    assert {each.name for each in tmp_path.iterdir()} == {"image.tif", "out.tif", "out.tif.json"}
