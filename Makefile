@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-slow install install-test lint clean
+.PHONY: demo test test-slow docs install install-test lint clean
 
 demo: install
 	EMBENCH_DATA=$(DEMO)/data $(BIN)/embench run --model retina --seeds 6 --suite mini --results $(DEMO)/results
@@ -37,5 +37,10 @@ $(VENV)/.installed-test: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $(VENV)/.installed $@
 
+# the documentation site in build/docs; a broken link ends it
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python tools/make_docs.py
+
 clean:
-	rm -rf $(VENV) $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(DEMO) site build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
