@@ -49,6 +49,8 @@ def build(results: Sequence[Path], out: Path, data: Path | None = None) -> Path:
 
 
 def _build(results: Sequence[Path], out: Path, data: Path | None) -> Path:
+    if odd := [folder for folder in results if out.resolve() == folder.resolve()]:
+        raise BadInput(f"--out {out}: the folder of results {odd[0]}; give another folder for the site")
     trials, refused = trials_module.read(results)
     if not trials:
         raise BadInput(refused or [f"{', '.join(map(str, results))}: no result files; run: embench run --results DIR"])

@@ -58,7 +58,7 @@ def compare(
     if margin is not None and not 0 < margin < 1:
         raise BadInput(f"--margin {margin}: give a difference of scores between 0 and 1, as 0.01")
     trials, refused = trials_module.read(results)
-    rows = [_row(name, trials) for name in (a, b)]
+    rows = [_row(name, trials, tasks) for name in (a, b)]
     chosen = [trial for trial in trials if trial.row in rows]
     for task in tasks or ():
         if task not in {trial.result.task for trial in chosen}:
@@ -90,15 +90,23 @@ def compare(
         raise BadInput(refused)
 
 
-def _row(name: str, trials: Sequence[Trial]) -> str:
-    """Return the row called ``name``, or the only one of that model and recipe."""
+def _row(name: str, trials: Sequence[Trial], tasks: Sequence[str] | None = None) -> str:
+    """Return the row called ``name``, or the only one of that model and recipe, or of that model, on the tasks."""
     rows = sorted({trial.row for trial in trials})
     if name in rows:
         return name
-    same = sorted({trial.row for trial in trials if trial.result.row == name})
-    if len(same) == 1:
-        return same[0]
-    raise unknown("row", name, same or rows)
+    near = [trial for trial in trials if not tasks or trial.result.task in tasks]
+    for named in ({trial.row for trial in near if trial.result.row == name}, _of_model(name, near)):
+        if len(named) == 1:
+            return named.pop()
+        if named:
+            on = f" on {', '.join(tasks)}" if tasks else ""
+            raise BadInput(f"{name}: {len(named)} rows of it{on}: {', '.join(sorted(named))}; name one of them")
+    raise unknown("row", name, rows)
+
+
+def _of_model(name: str, trials: Sequence[Trial]) -> set[str]:
+    return {trial.row for trial in trials if trial.result.model.name == name}
 
 
 def _compared(column: Column, first: Cell, second: Cell, measure: Measure, margin: float | None) -> dict[str, Any]:

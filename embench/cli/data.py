@@ -107,12 +107,17 @@ def verify(
 ) -> None:
     """Hash prepared data again and compare with the recorded hash."""
     from embench.core.paths import prepared_path
-    from embench.data import store
+    from embench.data import catalog, store
 
-    with store.Prepared(prepared_path(name, data)) as prepared:
-        if not prepared.verify():
-            raise BadInput(f"{prepared.path}: the voxels do not have the recorded hash; prepare it again with --force")
-        print(f"{name}: hash {prepared.hash} holds")
+    names = [spec.name for spec in catalog.find_dataset(name).specs] if name in catalog.DATASETS else [name]
+    there = [each for each in names if len(names) == 1 or prepared_path(each, data).exists()]
+    if not there:
+        raise BadInput(f"{name}: none of {', '.join(names)} is prepared here; run: embench prepare {name}")
+    for each in there:
+        with store.Prepared(prepared_path(each, data)) as prepared:
+            if not prepared.verify():
+                raise BadInput(f"{prepared.path}: the voxels do not have the recorded hash; prepare it with --force")
+            print(f"{each}: hash {prepared.hash} holds")
 
 
 @app.command()
@@ -138,7 +143,14 @@ def show(name: Annotated[str, typer.Argument(help="A task.")], data: DataFolder 
     from embench.data import catalog, store, summary
     from embench.data.task import SPLITS
 
-    task = catalog.find_task(name, data)
+    try:
+        task = catalog.find_task(name, data)
+    except BadInput:
+        from embench.models.registry import model_names
+
+        if name in model_names():
+            raise BadInput(f"{name}: a model, not a task; see: embench list models") from None
+        raise
     for key, value in asdict(task).items():
         if value not in ("", None, {}):
             print(f"{key}: {value}")

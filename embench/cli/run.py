@@ -36,20 +36,25 @@ Detach = Annotated[bool, typer.Option("--detach", help="With slurm: submit and d
 def run(request: RunRequest, on: ExecutorOptions, detach: Detach = False) -> None:
     """Train and score models over tasks and seeds. Finished trials are skipped, interrupted ones resume."""
     from embench.core.paths import data_folder
+    from embench.data import catalog, summary
     from embench.runs import keep, plan
-    from embench.runs.request import prepared_published, trials
+    from embench.runs.request import trials
 
     if not request.models:
         raise BadInput("--model: say which models to run; see: embench list models")
     executor = _executor(on)
     device = executor.device(request.device)
     request = replace(request, precision=settled_precision(request.precision, executor, device))
-    if not request.tasks and not request.suite and not prepared_published(request.data or data_folder()):
+    if not request.tasks and not request.suite and not any((request.data or data_folder()).glob("*.h5")):
         log.info(
             "No published benchmark is prepared here, so this runs the built-in SYNTHETIC suite 'mini'.\n"
             "For real images: embench prepare vnc --source DIR, then embench run --task vnc-mito ..."
         )
     planned = trials(request, device)
+    for task in dict.fromkeys(trial.task for trial in planned):
+        with catalog.open_prepared(task, request.data) as prepared:
+            for line in summary.warnings(prepared.task, prepared.card):
+                log.warning("%s: %s", task, line)
     keep.check_room(planned)
     plan.write(planned)
     _finish(planned, executor, request.results, detach)

@@ -111,6 +111,8 @@ def find_task(name: str, folder: Path | None = None) -> Task:
     if path.is_file():
         with store.Prepared(path) as prepared:
             return prepared.task
+    if name in DATASETS:
+        raise BadInput(f"{name}: a data set; name a task of it: {', '.join(t.name for t in find_dataset(name).tasks)}")
     raise unknown("task", name, [task.name for task in all_tasks()])
 
 
@@ -150,6 +152,9 @@ def prepare(
     data = folder or data_folder()
     specs = [spec for spec in dataset.specs if name in (dataset.name, spec.name)]
     strict = not dataset.generated
+    given = [source] if isinstance(source, Path) else list(source or ())
+    if absent := [f"--source {path}: no such file or folder" for path in given if not path.exists()]:
+        raise BadInput(absent)
     paths = {spec.name: prepared_path(spec.name, data) for spec in specs}
     waiting = [spec for spec in specs if force or not _is_prepared(paths[spec.name], spec, strict=strict)]
     if waiting and dataset.generated:
@@ -166,7 +171,21 @@ def prepare(
             with opened(dataset, sources, data) as (root, card):
                 for spec in waiting:
                     store.write(paths[spec.name], spec, dataset.read(root, spec.name), card)
+    for spec in specs:
+        if given and spec not in waiting:
+            _check_source(paths[spec.name], given)
     return [(spec.name, paths[spec.name], spec in waiting) for spec in specs]
+
+
+def _check_source(path: Path, given: Sequence[Path]) -> None:
+    """Raise :class:`BadInput` where a prepared file was made from sources of other names than those given now."""
+    with store.Prepared(path) as prepared:
+        known = prepared.card.get("source")
+    names = [each.resolve().name for each in given]
+    if isinstance(known, list) and not set(names) & {str(each) for each in known}:
+        raise BadInput(
+            f"{path}: prepared from {', '.join(map(str, known))}; add --force to prepare it from {', '.join(names)}"
+        )
 
 
 def how_to_prepare(dataset: Dataset) -> str:
@@ -190,7 +209,7 @@ def open_prepared(name: str, folder: Path | None = None) -> store.Prepared:
         try:
             dataset = find_dataset(name)
         except BadInput:
-            raise BadInput(f"{name}: not prepared in {path.parent}") from None
+            raise BadInput(f"{name}: not prepared in {path.parent}, and no built-in task or data set") from None
         if not dataset.generated:
             raise BadInput(f"{name}: not prepared in {path.parent}; {how_to_prepare(dataset)}")
     if not path.exists() or is_stale(path, name):

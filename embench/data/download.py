@@ -82,6 +82,8 @@ def fetch(
         Nothing to download; an unreachable address; a file that is not what it should be (both hashes are shown and
         nothing is kept); an insecure host without known SHA-256.
     """
+    if dataset.generated:
+        raise BadInput(f"{dataset.name}: generated here when it is first used; there is nothing to fetch")
     if not dataset.downloads:
         raise BadInput(f"{dataset.name}: nothing to fetch; {_by_hand(dataset)}")
     _check_insecure(dataset, insecure_hosts)

@@ -128,6 +128,8 @@ def load_weights(path: Path) -> Weights:
 
 def load_card(path: Path) -> WeightsCard:
     """Read the card of the checkpoint ``path``, which has to be there; raises as :func:`load_weights` does."""
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
     if path.suffix != ".safetensors":
         raise BadInput(
             f"{path}: expected a .safetensors checkpoint made by embench pretrain; "

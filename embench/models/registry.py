@@ -49,6 +49,8 @@ def _class_of(spec: str) -> object:
         from embench.models.tuning import tuned
 
         return tuned(_checked(_class_of(named), named), tuning)
+    if spec.endswith(".py"):
+        raise BadInput(f"{spec}: say which class of it is the model, as in {spec}:MyModel")
     if ".py:" in spec:
         found = from_file(spec, "a model")
         if isinstance(found, type):

@@ -355,7 +355,7 @@ def choose_models(request: RunRequest, chosen_tasks: Sequence[Task]) -> list[tup
 
 
 def choose_tasks(request: RunRequest, data: Path) -> list[Task]:
-    """Return the tasks asked for; by default the published ones that are prepared, else the mini suite."""
+    """Return the tasks asked for; by default the published ones that are prepared; the mini suite where nothing is."""
     if request.tasks and request.suite:
         raise BadInput("give --task or --suite, not both")
     if request.tasks:
@@ -363,7 +363,11 @@ def choose_tasks(request: RunRequest, data: Path) -> list[Task]:
         return [catalog.find_task(name, data) for name in dict.fromkeys(named)]
     if request.suite:
         return catalog.find_suite(request.suite)
-    return prepared_published(data) or catalog.find_suite("mini")
+    if published := prepared_published(data):
+        return published
+    if others := sorted(path.stem for path in data.glob("*.h5") if not path.stem.startswith("mini-")):
+        raise BadInput(f"--task: say which; prepared here: {', '.join(others)} (or --suite mini, synthetic images)")
+    return catalog.find_suite("mini")
 
 
 def prepared_published(data: Path) -> list[Task]:

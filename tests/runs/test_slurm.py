@@ -272,7 +272,7 @@ def finished(results_folder: Path) -> dict[str, int]:
     """How often each trial came to its end, from the logs of the jobs."""
     found: dict[str, int] = {}
     for log in (results_folder / ".slurm").glob("*_log.out"):
-        for label in re.findall(r"\d+ of \d+ done: (.+?), IoU", log.read_text()):
+        for label in re.findall(r"\d+ of \d+ over: (.+?), IoU", log.read_text()):
             found[label] = found.get(label, 0) + 1
     return found
 

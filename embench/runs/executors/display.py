@@ -58,7 +58,7 @@ class _Lines:
         self.done += 1
         left = (self.clock() - self.started) / self.done * (self.total - self.done)
         log.info(
-            "%d of %d done: %s, %s (about %s left)",
+            "%d of %d over: %s, %s (about %s left)",
             self.done,
             self.total,
             trial.label,
