@@ -95,7 +95,7 @@ def _row(name: str, trials: Sequence[Trial], tasks: Sequence[str] | None = None)
     rows = sorted({trial.row for trial in trials})
     if name in rows:
         return name
-    near = [trial for trial in trials if not tasks or trial.result.task in tasks]
+    near = [trial for trial in trials if not tasks or trial.result.task in tasks] or trials
     for named in ({trial.row for trial in near if trial.result.row == name}, _of_model(name, near)):
         if len(named) == 1:
             return named.pop()
