@@ -17,7 +17,7 @@ from embench.data.catalog import find_task
 from embench.data.task import Task
 from embench.scoring.results import result_files
 from embench.scoring.schema import ONE_RESULT, Fingerprint, TrialResult, digest_of, predictions_digest
-from embench.training.recipe import find_recipe
+from embench.training.recipe import LATER, published_recipe
 from leaderboard.cache.results import ResultCache, ResultSummary, summarise
 
 Kind = Literal["published", "open", "synthetic"]
@@ -227,17 +227,22 @@ def circumstances(first: Trial, second: Trial) -> list[str]:
     return [f"{name}: {_brief(a)} against {_brief(b)}" for name, (a, b) in facts.items() if a != b]
 
 
+_CHANGE = re.compile(r"[a-z_0-9]+=[A-Za-z0-9_.+-]{1,60}")
+"""A change of one field that may be part of a row's name; others are left to the recipe's digest."""
+
+
 def overrides(recipe: dict[str, Any], task: Task | None) -> str:
     """Return how a trial's recipe departs from the named one at the task's own sizes, as ``crop=96,batch=8``.
 
-    Empty where it does not, for a recipe that an adapter defines itself, and for a model without one.
+    Of a recipe that is not published it is what was changed of it when it ran. Empty for a model without one.
     """
     if "loss" not in recipe:
         return ""
-    try:
-        own = find_recipe(str(recipe.get("name")))
-    except BadInput:
-        return ""
+    own = published_recipe(str(recipe.get("name")))
+    if own is None:
+        changed = recipe.get("changed")
+        told = [str(each) for each in changed] if isinstance(changed, list | tuple) else []
+        return ",".join(each for each in told if _CHANGE.fullmatch(each))
     if task is not None:
         own = own.for_task(task)
     changed = []
@@ -247,7 +252,8 @@ def overrides(recipe: dict[str, Any], task: Task | None) -> str:
             changed.append(f"{short}={recipe[name]}" if isinstance(recipe.get(name), int) else short)
     crop, batch_size = (value if isinstance(value := recipe.get(key), int) else None for key in ("crop", "batch_size"))
     resized = own.resized(crop=crop, batch_size=batch_size).facts()
-    for name, value in resized.items():
+    for name in [*resized, *(name for name in LATER if name in recipe)]:
+        value = resized.get(name)
         if name in ("name", "crop", "batch_size") or name not in recipe or recipe[name] == value:
             continue
         if name == "inference":
@@ -273,6 +279,8 @@ def command(trials: Sequence[Trial]) -> str:
         name, _, value = override.partition("=")
         if name in ("crop", "batch", "precision", "overlap"):
             parts.append(f"--{'batch-size' if name == 'batch' else name} {value}")
+        elif value:
+            parts.append(f"--set {name}={value}")
     if task is None or task.iterations != result.iterations_asked:
         parts.append(f"--iterations {result.iterations_asked}")
     parts.append(f"--evaluations {max(len(trial.curve) for trial in trials)}")

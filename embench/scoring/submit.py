@@ -24,7 +24,7 @@ from embench.data.catalog import find_task, is_registered
 from embench.scoring import predictions, results, test_sets
 from embench.scoring.results import RECIPE, result_files, result_path
 from embench.scoring.schema import ONE_RESULT, TrialResult, digest_of, predictions_digest
-from embench.training.recipe import find_recipe
+from embench.training.recipe import published_recipe
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,9 @@ def _recipe_of(result: TrialResult) -> dict[str, Any]:
     name = result.recipe.get("name")
     if "loss" in result.recipe or not isinstance(name, str):
         return result.recipe
-    planned = find_recipe(_PLANNED if name == "none" else name)
+    planned = published_recipe(_PLANNED if name == "none" else name)
+    if planned is None:
+        return result.recipe
     facts: dict[str, Any] = json.loads(json.dumps(planned.for_task(find_task(result.task)).facts()))
     return facts
 

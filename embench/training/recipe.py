@@ -176,6 +176,9 @@ class Recipe:
         return found
 
 
+LATER = tuple(each.name for each in fields(Recipe) if each.metadata.get("later"))
+"""Fields that a result has where they differ from their default."""
+
 OPEN: dict[str, Registry | None] = {
     "loss": LOSSES,
     "optimiser": None,  # torch.optim is the registry
@@ -291,10 +294,17 @@ def find_recipe(name: str) -> Recipe:
 
         return read(name)
     base = name.removesuffix("-tiny")
-    recipe = RECIPES.get(base) or _installed(base)
+    recipe = published_recipe(name) or _installed(base)
     if recipe is None:
         raise unknown("recipe", name, recipe_names())
-    return recipe if base == name else tiny(recipe)
+    return tiny(recipe) if name.endswith("-tiny") and recipe.scale != "tiny" else recipe
+
+
+def published_recipe(name: str) -> Recipe | None:
+    """Return the published recipe called ``name``, whoever gives the name: nothing is read, imported or run."""
+    base = name.removesuffix("-tiny")
+    recipe = RECIPES.get(base)
+    return tiny(recipe) if recipe and base != name else recipe
 
 
 def _installed(name: str) -> Recipe | None:

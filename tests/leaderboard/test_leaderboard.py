@@ -118,6 +118,18 @@ def test_overrides_of_the_recipe_are_stated_in_the_row() -> None:
     )
 
 
+def test_a_recipe_of_ones_own_is_a_row_and_what_is_changed_of_it_another(tmp_path: Path) -> None:
+    code = tmp_path / "code.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nR = None\n")
+    base = made.result("retina", MITO).recipe
+    assert trials_module.overrides({**base, "ema": 0.9, "augmentation": "flips"}, MITO) == "augmentation=flips,ema=0.9"
+    own = {**base, "name": "own", "loss": {"name": "mine", "source": "0" * 12, "settings": None}}
+    assert trials_module.overrides(own, MITO) == ""
+    assert trials_module.overrides({**own, "changed": ["crop=96", "loss=/x.py:y", "<b>=1"]}, MITO) == "crop=96"
+    assert trials_module.overrides({**own, "name": f"{code}:R"}, MITO) == ""  # a result file has no code run
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_track_that_its_own_recipe_contradicts_is_not_believed() -> None:
     (trial,) = trials([made.result("retina", MITO, crop=96, track="published")])
     assert trial.kind == "open"
