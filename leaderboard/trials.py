@@ -257,7 +257,7 @@ def overrides(recipe: dict[str, Any], task: Task | None) -> str:
         if name in ("name", "crop", "batch_size") or name not in recipe or recipe[name] == value:
             continue
         if name == "inference":
-            changed.append(_inference_change(value, recipe[name]))
+            changed.append(_inference_change(resized[name], recipe[name]))
         else:
             found = str(recipe[name])
             changed.append(f"{name}={found}" if isinstance(recipe[name], float | int) or is_name(found) else name)

@@ -84,7 +84,7 @@ class Recipe:
     ema : float
         Decay per step of a moving average of the parameters; with it the average is what predicts. 0: none.
     changed : tuple of str
-        What was changed of a recipe that is not registered, as ``learning_rate=0.001``.
+        What was changed of a recipe that is not published, as ``learning_rate=0.001``.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def _faults(recipe: Recipe) -> list[str]:
     for name, registry in OPEN.items():
         value = getattr(recipe, name)
         if isinstance(value, str):
-            if registry is not None and value not in registry.names():
+            if registry is not None and not registry.has(value):
                 faults.append(f"{name}: {unknown(registry.kind, value, registry.names())}")
         elif not isinstance(value, Own) and not callable(value):
             faults.append(f"{name} {value!r}: give a name or a callable")
@@ -344,7 +344,7 @@ def tiny(recipe: Recipe) -> Recipe:
 def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """Return the recipe with single fields changed, each as ``field=value``.
 
-    A recipe that is not registered notes them in ``changed``, which tells its rows apart by name.
+    A recipe that is not published notes them in ``changed``, which tells its rows apart by name.
     """
     given: dict[str, Any] = {}
     for change in changes:
@@ -357,7 +357,7 @@ def with_changes(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         given[name] = value_of(name, text, f"--set {change}")
     if not given:
         return recipe
-    changed = recipe.changed if recipe.name in recipe_names() else (*recipe.changed, *changes)
+    changed = recipe.changed if published_recipe(recipe.name) else (*recipe.changed, *changes)
     return replace(recipe, **given, changed=changed)
 
 

@@ -52,6 +52,10 @@ class Registry:
         """Whether the name is this package's own, so that its version says what the callable is."""
         return name in self._places and name not in self._registered
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a name; installed packages are asked for the others alone, as that takes its time."""
+        return name in self._places or name in self._registered or name in self.names()
+
     def names(self) -> list[str]:
         """Return every name; nothing is imported."""
         from importlib.metadata import entry_points

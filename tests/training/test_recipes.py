@@ -231,6 +231,7 @@ def test_a_fault_in_a_toml_file_is_named(tmp_path: Path, before: str, after: str
 def test_single_fields_are_changed_and_named_where_no_registered_recipe_tells_them() -> None:
     published = with_changes(find_recipe("unet"), ["learning_rate=0.01", "loss=focal", "clip_gradient=none"])
     assert (published.learning_rate, published.loss, published.changed) == (0.01, "focal", ())
+    assert with_changes(find_recipe("unet-tiny"), ["crop=32"]).changed == ()
     assert with_changes(Recipe("own"), ["batch_size=4"]).changed == ("batch_size=4",)
     for change, told in (
         ("learning_rate", "give field=value"),
@@ -385,9 +386,12 @@ def test_a_change_of_one_field_is_another_row(tmp_path: Path, toy_data: Path) ->
 
 
 def test_code_that_changed_since_the_plan_is_not_run(tmp_path: Path, toy_data: Path) -> None:
-    (spec,) = planned(tmp_path, toy_data)
-    (tmp_path / "own.py").write_text(OWN.replace("target.float()", "1 - target.float()"))
-    with pytest.raises(BadInput, match="changed since the run was planned"):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(OWN + "R = Own.recipe\n")
+    (spec,) = planned(tmp_path, toy_data, recipe=f"{recipe}:R")
+    assert (spec.pairing, spec.recipe_from) == ("own", f"{recipe}:R")
+    recipe.write_text(recipe.read_text().replace("target.float()", "1 - target.float()"))
+    with pytest.raises(BadInput, match="loss changed since the run was planned"):
         trial.run(spec)
 
 
