@@ -6,13 +6,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isnan
 from statistics import quantiles
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from embench.data.task import Task
 from embench.scoring.schema import Fingerprint
+from leaderboard.stats.ranking import OnTasks, Ranking
+from leaderboard.stats.runs import Runs, runs_of
 from leaderboard.stats.tests import Floats
 from leaderboard.trials import KINDS, MEASURES, Kind, Measure, Trial, is_published_pairing, known_task, mean
 
@@ -72,12 +76,13 @@ class Cell:
 
     def values(self, measure: Measure) -> Floats:
         """Return the measure of the trials that finished and have it, in order of seed."""
-        return self.scores if measure == "score" else self._average_precisions
+        values = np.array([trial.value(measure) for trial in self.trials], float)
+        return values[~np.isnan(values)]
 
-    @cached_property
-    def _average_precisions(self) -> Floats:
-        known = [trial.average_precision for trial in self.trials if trial.score is not None]
-        return np.array([value for value in known if value is not None], float)
+    @property
+    def of_unknown_budget(self) -> bool:
+        """Whether a trial is of label maps made elsewhere, by a training that nothing is known of."""
+        return any(trial.result.status == "submitted" and not trial.result.iterations_done for trial in self.trials)
 
     @cached_property
     def image_scores(self) -> dict[str, float]:
@@ -90,12 +95,12 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds; NaN when none finished."""
+        """Mean over seeds that finished; NaN when none did."""
         return float(self.scores.mean()) if len(self.scores) else float("nan")
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds (n - 1); NaN below two."""
+        """Standard deviation over seeds that finished (n - 1); NaN below two."""
         return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else float("nan")
 
     @property
@@ -205,29 +210,60 @@ class Board:
     def missing(self, row: str, measure: Measure = "score") -> list[str]:
         """Return what keeps a row from being ranked, one phrase per fault.
 
-        A task without a trial, a diverged trial, fewer than three seeds on a task, a seed that the row has on
-        another task only, label maps made elsewhere by a training of unknown budget, or trials without the
-        measure (label maps have no average precision).
+        A task without a trial, fewer than three seeds on a task, label maps made elsewhere by a training of unknown
+        budget, or trials without the measure (label maps have no average precision). A diverged trial, or a seed that
+        the row has on another task only, is a failed run: it counts, and keeps no row from being ranked.
         """
         faults: list[str] = []
         cells = [(column, self.cell(row, column)) for column in self.columns]
         if absent := [column.label for column, cell in cells if not cell.trials]:
             faults.append("no trial on " + ", ".join(absent))
-        everywhere = {trial.result.seed for _, cell in cells for trial in cell.trials}
+        seeds = len({trial.result.seed for _, cell in cells for trial in cell.trials})
         for column, cell in cells:
-            if not cell.trials:
-                continue
-            if cell.diverged:
-                faults.append(f"{column.label}: seed {enumerated(cell.diverged)} diverged")
-            if lacking := everywhere - {trial.result.seed for trial in cell.trials}:
-                faults.append(f"{column.label}: no seed {enumerated(lacking)}")
-            elif len(cell.trials) < FEWEST_SEEDS:
+            if cell.trials and seeds < FEWEST_SEEDS:
                 faults.append(f"{column.label}: {len(cell.trials)} of at least {FEWEST_SEEDS} seeds")
-            if any(trial.result.status == "submitted" and not trial.result.iterations_done for trial in cell.trials):
+            if cell.of_unknown_budget:
                 faults.append(f"{column.label}: budget unknown")
             if len(cell.values(measure)) < len(cell.scores):
                 faults.append(f"{column.label}: no {MEASURES[measure]}")
         return faults
+
+    def lacking(self, row: str, column: Column) -> list[int]:
+        """Return the seeds that a row has on another task of the board and lacks in this column."""
+        seeds = {trial.result.seed for each in self.columns for trial in self.cell(row, each).trials}
+        return sorted(seeds - {trial.result.seed for trial in self.cell(row, column).trials})
+
+    @cached_property
+    def runs(self) -> dict[Measure, Runs]:
+        """By measure the runs of every row, as the statistics want them."""
+        return {measure: self._runs(measure) for measure in MEASURES}
+
+    def _runs(self, measure: Measure) -> Runs:
+        lines = [
+            (row, column.task, trial.result.seed, trial.value(measure), trial.result.model.weights_hash)
+            for column in self.columns
+            for row in self.rows
+            for trial in self.cell(row, column).trials
+            if trial.score is None or not isnan(trial.value(measure))
+        ]
+        frame = pd.DataFrame(lines, columns=["model", "task", "seed", "score", "checkpoint"])
+        return runs_of(frame.astype({"score": float}), whole=False)
+
+    def ranking(self, measure: Measure = "score") -> Ranking:
+        """Return the ranking of the complete rows by a measure."""
+        return self._rankings[measure]
+
+    @cached_property
+    def _rankings(self) -> dict[Measure, Ranking]:
+        return {measure: Ranking.of(self.runs[measure].only(self.ranked_by(measure))) for measure in MEASURES}
+
+    def on_tasks(self, measure: Measure = "score") -> OnTasks:
+        """Return every pair of rows on every task; the rows in the order of ``rows``."""
+        return self._on_tasks[measure]
+
+    @cached_property
+    def _on_tasks(self) -> dict[Measure, OnTasks]:
+        return {measure: OnTasks.of(self.runs[measure], self.rows) for measure in MEASURES}
 
 
 def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], Cell] | None = None) -> list[Board]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -47,98 +48,65 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
     )
 
 
-def bootstrap(row: str, samples: Sequence[Floats], seed: int, draws: int = 10_000) -> dict[str, Floats]:
-    """Return the bootstrap draws over seeds that a row is ranked by, from a random stream of its own.
+def rank(board: Board, seed: int, draws: int = 10_000, measure: Measure = "score") -> pd.DataFrame:
+    """Rank the complete rows of a board by the mean over benchmarks of the mean over seeds of a measure.
 
-    What other rows there are changes nothing here.
-
-    Returns
-    -------
-    dict
-        ``means``, shape (draws,): of the mean over tasks of the mean over seeds; ``middles``, shape (2000,) or
-        (draws,) if those are fewer: of the interquartile mean.
-    """
-    generator = np.random.default_rng([seed, *row.encode()])
-    return {
-        "means": bootstrap_module.bootstrap_means(samples, generator, draws),
-        "middles": bootstrap_module.bootstrap_interquartile_means(samples, generator, min(draws, 2000)),
-    }
-
-
-def rank(
-    board: Board,
-    seed: int,
-    draws: int = 10_000,
-    measure: Measure = "score",
-    drawn: Mapping[str, Mapping[str, Floats]] | None = None,
-) -> pd.DataFrame:
-    """Rank the complete rows of a board by the mean over tasks of the mean over seeds of a measure.
-
-    ``drawn`` are the :func:`bootstrap` draws of these rows (and maybe of others), where they are known already.
-
-    Two spreads, never mixed: over seeds (the models trained again: ``low`` to ``rank_high`` and ``group``) and over
-    test images (the same models on other images of the same kind: ``image_*``). Average precision is taken over
-    all test pixels at once and has the first alone.
+    Ranks, their intervals, letters and ``low`` to ``high`` come from :class:`leaderboard.stats.ranking.Ranking` and
+    speak of the models trained again. ``image_low`` to ``image_high`` speak of the same models on other images of the
+    same kind, and are never mixed with them. Average precision is taken over all test pixels at once and has the
+    first alone.
 
     Returns
     -------
     DataFrame
-        Per ranked row, best first: ``row``, ``rank``, ``rank_low``, ``rank_high`` (bootstrap over seeds, 95 %),
-        ``group`` (rows of one cannot be told from its best), ``mean``, ``low``, ``high`` (over seeds),
-        ``image_low``, ``image_high``, ``image_rank_low``, ``image_rank_high`` (over test images; NaN and all ranks
-        where there is nothing to resample), ``image_tasks`` (how many of the tasks have several test images and
-        were resampled), ``interquartile_mean`` of all runs on all tasks (``interquartile_low``, ``interquartile_high``:
-        95 %, over seeds), ``mean_rank`` and ``mean_average_precision``.
+        Per ranked row, best first: ``row``, ``rank``, ``rank_low``, ``rank_high`` (which all hold at once),
+        ``letters``, ``mean``, ``low``, ``high`` (95 %, over seeds), ``failed`` and ``runs`` (how many failed, of how
+        many), ``image_low``, ``image_high`` (95 %, over test images; NaN where there is nothing to resample),
+        ``image_tasks`` (how many of the tasks have several test images and were resampled), ``interquartile_mean`` of
+        all finished runs on all tasks (``interquartile_low``, ``interquartile_high``: 95 %, over seeds),
+        ``mean_rank`` over benchmarks and ``mean_average_precision``.
     """
-    rows = board.ranked_by(measure)
+    ranking = board.ranking(measure)
+    rows = list(ranking.models)
     if not rows:
         return pd.DataFrame(columns=["row", "rank"]).astype({"rank": int})
-    samples = {row: board.samples(row, measure) for row in rows}
-    if drawn is None:
-        drawn = {row: bootstrap(row, samples[row], seed, draws) for row in rows}
-    means_drawn = np.stack([drawn[row]["means"] for row in rows], axis=1)
+    found = ranking.table.rename(columns={"model": "row"})
+    found["low"], found["high"] = np.array([mean.interval() for mean in ranking.means]).T.clip(0, 1)
+    found["runs"] = ranking.runs
     images = [image_table([board.cell(row, column) for row in rows]) for column in board.columns]
     if measure != "score":
         images = [table[:, :1] for table in images]
-    drawn_images = bootstrap_module.bootstrap_images(images, np.random.default_rng(seed), draws)
-    per_task = np.array([[sample.mean() for sample in samples[row]] for row in rows])
-    means = per_task.mean(axis=1)
-    ranges, image_ranges = bootstrap_module.rank_intervals(means_drawn), bootstrap_module.rank_intervals(drawn_images)
-    low, high = _intervals(means_drawn)
-    image_low, image_high = _intervals(drawn_images)
-    middle_low, middle_high = _intervals(np.stack([drawn[row]["middles"] for row in rows], axis=1))
-    ranking = pd.DataFrame(
-        {
-            "row": rows,
-            "rank": pd.Series(-means).rank(method="min").astype(int),
-            "rank_low": ranges[:, 0],
-            "rank_high": ranges[:, 1],
-            "group": bootstrap_module.tie_groups(means_drawn, means),
-            "mean": means,
-            "low": low,
-            "high": high,
-            "image_low": image_low,
-            "image_high": image_high,
-            "image_rank_low": image_ranges[:, 0],
-            "image_rank_high": image_ranges[:, 1],
-            "image_tasks": sum(table.shape[1] > 1 for table in images),
-            "interquartile_mean": [bootstrap_module.interquartile_mean(samples[row]) for row in rows],
-            "interquartile_low": middle_low,
-            "interquartile_high": middle_high,
-            "mean_rank": several.mean_ranks(per_task.T),
-            "mean_average_precision": [
-                float(np.mean([board.cell(row, column).mean_of("average_precision") for column in board.columns]))
-                for row in rows
-            ],
-        }
+    drawn = bootstrap_module.bootstrap_images(
+        images, np.random.default_rng(seed), draws, weights=board.runs[measure].weights
     )
-    return ranking.sort_values(["rank", "row"], ignore_index=True)
+    found["image_low"], found["image_high"] = _intervals(drawn)
+    found["image_tasks"] = sum(table.shape[1] > 1 for table in images)
+    middles = []
+    for row in rows:
+        samples = [sample for sample in board.samples(row, measure) if len(sample)]
+        generator = np.random.default_rng([seed, *row.encode()])
+        middle = bootstrap_module.interquartile_mean(samples) if samples else nan
+        interval = bootstrap_module.bootstrap_interquartile_means(samples, generator, min(draws, 2000))
+        middles.append((middle, *bootstrap_module.intervals(interval[:, None])[0].clip(0, 1)))
+    found["interquartile_mean"], found["interquartile_low"], found["interquartile_high"] = np.array(middles).T
+    found["mean_rank"] = several.mean_ranks(benchmark_means(board, rows, measure))
+    found["mean_average_precision"] = [
+        float(np.mean([board.cell(row, column).mean_of("average_precision") for column in board.columns]))
+        for row in rows
+    ]
+    return found
 
 
-def intervals(cells: Mapping[str, Cell], seed: int, drawn: Mapping[str, Mapping[str, Floats]]) -> pd.DataFrame:
-    """Return the two spreads of every cell of one column, indexed by row.
+def benchmark_means(board: Board, rows: Sequence[str], measure: Measure = "score") -> Floats:
+    """Return the mean of every row on every benchmark, shape (benchmarks, rows): tasks of one weigh together."""
+    runs = board.runs[measure]
+    by_task = np.array([[runs.mean_on(row, task).value for row in rows] for task in runs.tasks])
+    names = np.array(runs.benchmarks)
+    return np.array([by_task[names == name].mean(axis=0) for name in dict.fromkeys(runs.benchmarks)])
 
-    ``drawn`` are the :func:`bootstrap` draws of every row on this column, by which it is ranked there too.
+
+def intervals(board: Board, rows: Sequence[str], seed: int) -> pd.DataFrame:
+    """Return the two spreads of every row of a board of one column, indexed by row.
 
     Returns
     -------
@@ -146,9 +114,11 @@ def intervals(cells: Mapping[str, Cell], seed: int, drawn: Mapping[str, Mapping[
         ``low``, ``high``: 95 % interval of the mean over seeds; ``image_low``, ``image_high``: of the mean over
         test images, the models taken as they are; ``images``: how many there are. NaN below two of either.
     """
-    found = pd.DataFrame(index=pd.Index(list(cells), name="row"))
-    found["low"], found["high"] = _intervals(np.stack([drawn[row]["means"] for row in cells], axis=1))
-    images = image_table(list(cells.values()))
+    (column,) = board.columns
+    found = pd.DataFrame(index=pd.Index(list(rows), name="row"))
+    means = [board.runs["score"].mean_on(row, column.task) for row in rows]
+    found["low"], found["high"] = np.array([mean.interval() for mean in means]).T.clip(0, 1)
+    images = image_table([board.cell(row, column) for row in rows])
     drawn_images = bootstrap_module.bootstrap_images([images], np.random.default_rng(seed))
     found["image_low"], found["image_high"] = _intervals(drawn_images)
     found["images"] = images.shape[1]

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from math import nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +73,11 @@ class Trial(ResultSummary):
     def average_precision(self) -> float | None:
         """Mean average precision over the task's classes that have test pixels."""
         return mean(self._diagnostics("average_precision"))
+
+    def value(self, measure: Measure) -> float:
+        """Return a measure of the trial; NaN when it diverged, or when its file has nothing to tell it from."""
+        found: float | None = getattr(self, measure) if self.score is not None else None
+        return nan if found is None else found
 
     @property
     def artefact(self) -> bool:

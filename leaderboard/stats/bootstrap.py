@@ -51,7 +51,11 @@ def bootstrap_means(
 
 
 def bootstrap_images(
-    tables: Sequence[Floats], generator: np.random.Generator, draws: int = 10_000, level: float = LEVEL
+    tables: Sequence[Floats],
+    generator: np.random.Generator,
+    draws: int = 10_000,
+    level: float = LEVEL,
+    weights: Sequence[float] | None = None,
 ) -> Floats:
     """Return bootstrap draws of each row's mean over tasks of the mean over test images: the spread of other images.
 
@@ -67,6 +71,8 @@ def bootstrap_images(
     draws : int
     level : float
         At which quantiles will be taken.
+    weights : sequence of float, optional
+        Of the tasks, with sum 1 (default: the same for all).
 
     Returns
     -------
@@ -74,18 +80,19 @@ def bootstrap_images(
         NaN where no task has two images.
     """
     rows = len(tables[0])
-    resampled = [table for table in tables if table.shape[1] > 1]
+    shares = [1 / len(tables)] * len(tables) if weights is None else weights
+    resampled = [(table, share) for table, share in zip(tables, shares, strict=True) if table.shape[1] > 1]
     if not resampled:
         return np.full((draws, rows), nan)
-    centre = np.mean([table.mean(axis=1) for table in tables], axis=0)
+    centre = np.sum([share * table.mean(axis=1) for table, share in zip(tables, shares, strict=True)], axis=0)
     deviation = np.zeros((draws, rows))
-    for table in resampled:
+    for table, share in resampled:
         n = table.shape[1]
         picked = generator.integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
-        weights = np.bincount(picked.ravel(), minlength=draws * n).reshape(draws, n) / n
-        deviation += weights @ _residuals(table).T / len(tables)
-    variances = np.array([table.var(axis=1, ddof=1) / table.shape[1] for table in resampled])
-    return centre + deviation * _widening(variances, [table.shape[1] for table in resampled], level)
+        counts = np.bincount(picked.ravel(), minlength=draws * n).reshape(draws, n) / n
+        deviation += share * (counts @ _residuals(table).T)
+    variances = np.array([share**2 * table.var(axis=1, ddof=1) / table.shape[1] for table, share in resampled])
+    return centre + deviation * _widening(variances, [table.shape[1] for table, _ in resampled], level)
 
 
 def interval(draws: Floats, level: float = LEVEL) -> tuple[float, float]:

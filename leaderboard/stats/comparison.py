@@ -231,7 +231,8 @@ def _over_images(first: Sample, second: Sample) -> dict[str, float | int]:
     found: dict[str, float | int] = {"images": count, "p_images": np.nan, "crossed_low": np.nan, "crossed_high": np.nan}
     if count > 1 and len(one) and len(two):
         found["p_images"] = statistics.compare_pairs(one.mean(axis=0), two.mean(axis=0)).p
-        _, found["crossed_low"], found["crossed_high"], _ = components.crossed(one, two)
+        low, high, _ = components.crossed([one, two])
+        found["crossed_low"], found["crossed_high"] = float(low[0, 1]), float(high[0, 1])
     return found
 
 

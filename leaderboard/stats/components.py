@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from leaderboard.stats.means import LEVEL, Floats
+from leaderboard.stats.means import LEVEL, MANY, Floats
 
 
 @dataclass(frozen=True)
@@ -54,43 +55,48 @@ def components(scores: ArrayLike) -> Components:
     )
 
 
-def crossed(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> tuple[float, float, float, float]:
-    """Compare two rows over seeds and over the test volumes that both have: as if trained and imaged again.
+def crossed(tables: Sequence[ArrayLike], level: float = LEVEL) -> tuple[Floats, Floats, Floats]:
+    """Compare rows over seeds and over the test volumes that they share: as if trained and imaged again.
 
-    The squared error of the difference is that over volumes plus that over the seeds of either row. What differs
-    from volume to volume within a seed is in both, so that the interval is rather too wide than too narrow.
+    The squared error of a difference is that over volumes plus that over the seeds of either row. What differs from
+    volume to volume within a seed is in both, so that the interval is rather too wide than too narrow. With two
+    volumes it covers 92 % where 95 is said: one degree of freedom is too few for Satterthwaite.
 
     Parameters
     ----------
-    first, second : array_like, shape (seeds, volumes)
-        Scores of either row's runs on the same volumes.
+    tables : sequence of array_like, shape (seeds, volumes)
+        Scores of each row's runs on the same volumes.
     level : float
 
     Returns
     -------
-    difference, low, high, p : float
-        Of the means, with the t interval at Satterthwaite's degrees of freedom; NaN below two seeds or volumes.
+    low, high, p : ndarray, shape (rows, rows)
+        Of the row's mean minus the column's, from a t distribution at Satterthwaite's degrees of freedom; NaN below
+        two seeds or volumes.
     """
-    one, two = np.asarray(first, float), np.asarray(second, float)
-    difference = float(one.mean() - two.mean())
-    volumes = one.shape[1]
-    if min(len(one), len(two), volumes) < 2:
-        return difference, nan, nan, nan
-    by_volume = one.mean(axis=0) - two.mean(axis=0)
-    parts = [(float(by_volume.var(ddof=1)) / volumes, volumes - 1)]
-    parts += [(float(table.mean(axis=1).var(ddof=1)) / len(table), len(table) - 1) for table in (one, two)]
-    variance = sum(each for each, _ in parts)
-    if variance == 0:
-        return difference, difference, difference, float(difference == 0)
-    freedom = variance**2 / sum(each**2 / count for each, count in parts)
-    error = sqrt(variance)
-    reach = float(special.stdtrit(freedom, 1 - level / 2)) * error
-    return (
-        difference,
-        difference - reach,
-        difference + reach,
-        2 * float(special.stdtr(freedom, -abs(difference) / error)),
+    scores = [np.asarray(table, float) for table in tables]
+    volumes = scores[0].shape[1] if scores else 0
+    rows = len(scores)
+    if volumes < 2:
+        unknown = np.full((rows, rows), nan)
+        return unknown, unknown, unknown
+    means = np.array([table.mean(axis=0) if len(table) else np.full(volumes, nan) for table in scores])
+    covariance = np.atleast_2d(np.cov(means))
+    own = covariance.diagonal()
+    over_volumes = np.maximum(own[:, None] + own - 2 * covariance, 0) / volumes
+    over_seeds = np.array(
+        [table.mean(axis=1).var(ddof=1) / len(table) if len(table) > 1 else nan for table in scores], float
     )
+    counts = np.array([max(len(table) - 1, 1) for table in scores])
+    difference = np.subtract.outer(means.mean(axis=1), means.mean(axis=1))
+    variance = over_volumes + over_seeds[:, None] + over_seeds
+    below = over_volumes**2 / (volumes - 1) + np.add.outer(over_seeds**2 / counts, over_seeds**2 / counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = np.where(variance > 0, variance**2 / below, MANY)
+        p = 2 * special.stdtr(freedom, -np.abs(difference) / np.sqrt(variance))
+    p[(variance == 0) & (difference == 0)] = 1.0
+    reach = special.stdtrit(freedom, 1 - level / 2) * np.sqrt(variance)
+    return difference - reach, difference + reach, p
 
 
 def _mean_squares(table: Floats) -> tuple[float, float, float]:

@@ -68,6 +68,10 @@ class Mean:
         return self.value - reach, self.value + reach
 
 
+NOTHING = Mean(nan, (Part(nan, 0, 0),))
+"""Of a row without runs."""
+
+
 def mean_of(
     samples: Sequence[ArrayLike], weights: Sequence[float], checkpoints: Sequence[Sequence[object]] | None = None
 ) -> Mean:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from leaderboard.stats.letters import MOST_ROWS, letters
-from leaderboard.stats.means import LEVEL, Differences, Floats, Mean, welch
+from leaderboard.stats.means import LEVEL, MANY, Differences, Floats, Mean, welch
 from leaderboard.stats.runs import Runs, runs_of
 from leaderboard.stats.several import holm
 
@@ -141,6 +141,23 @@ class Ranking:
     def letters(self) -> list[str]:
         """Letters of every model; empty ones above ``MOST_ROWS`` models, where they help no reader."""
         return letters(self.different) if len(self.models) <= MOST_ROWS else [""] * len(self.models)
+
+    def frequency(self, generator: np.random.Generator, draws: int = 10_000) -> Floats:
+        """Return how often each model takes each rank, shape (models, ranks), were all runs made again.
+
+        A parametric bootstrap: means are drawn from their t distributions, those that the tests are made with.
+        Models of a single run, whose spread is not known, stay where they are.
+        """
+        count = len(self.models)
+        values = np.array([mean.value for mean in self.means])
+        errors = np.nan_to_num(np.sqrt([mean.variance for mean in self.means]))
+        freedom = np.nan_to_num([mean.freedom for mean in self.means], nan=MANY)
+        means = values + errors * generator.standard_t(freedom, (draws, count))
+        order = np.argsort(-means, axis=1, kind="stable")
+        counts = np.zeros((count, count))
+        for rank_of in range(count):
+            counts[:, rank_of] = np.bincount(order[:, rank_of], minlength=count)
+        return counts / draws
 
     @property
     def table(self) -> pd.DataFrame:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from embench.core.errors import BadInput
-from leaderboard.stats.means import Floats, Mean, mean_of
+from leaderboard.stats.means import NOTHING, Floats, Mean, mean_of
 
 BENCHMARKS: Mapping[str, str] = {f"perez-{name}": "perez" for name in ("lyso", "mito", "nuclei", "nucleoli")}
 """Published tasks that are parts of one benchmark; every other task is a benchmark of its own (protocol 1)."""
@@ -49,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs by model and task; every model has a sample on every task.
+    """Runs by model and task.
 
     Parameters
     ----------
@@ -64,6 +65,10 @@ class Runs:
     tasks: tuple[str, ...]
     benchmarks: tuple[str, ...]
     samples: Mapping[tuple[str, str], Sample]
+
+    def only(self, models: Sequence[str]) -> Runs:
+        """Return the runs of some models, which have a sample on every task."""
+        return replace(self, models=tuple(models))
 
     @cached_property
     def weights(self) -> tuple[float, ...]:
@@ -80,19 +85,24 @@ class Runs:
         return self._mean(model, (task,), (1.0,))
 
     def _mean(self, model: str, tasks: Sequence[str], weights: Sequence[float]) -> Mean:
+        if any((model, task) not in self.samples for task in tasks):
+            return NOTHING
         samples = [self.samples[model, task] for task in tasks]
         return mean_of([each.scores for each in samples], weights, [each.checkpoints for each in samples])
 
     def failed(self, model: str) -> int:
         """Return how many runs of a model have no score."""
-        return sum(int(self.samples[model, task].failed.sum()) for task in self.tasks)
+        return sum(int(sample.failed.sum()) for sample in self._of(model))
 
     def count(self, model: str) -> int:
         """Return how many runs a model has, those that failed among them."""
-        return sum(len(self.samples[model, task].scores) for task in self.tasks)
+        return sum(len(sample.scores) for sample in self._of(model))
+
+    def _of(self, model: str) -> list[Sample]:
+        return [self.samples[model, task] for task in self.tasks if (model, task) in self.samples]
 
 
-def runs_of(frame: pd.DataFrame) -> Runs:
+def runs_of(frame: pd.DataFrame, whole: bool = True) -> Runs:
     """Check a table of runs.
 
     A run that a model has on one task and lacks on another (its seed, or with several checkpoints its seed and
@@ -104,6 +114,9 @@ def runs_of(frame: pd.DataFrame) -> Runs:
         One line a run: ``model``, ``task``, ``seed``, ``score`` (larger is better; NaN for a failed run), and maybe
         ``benchmark`` (tasks of one benchmark weigh together), ``checkpoint`` (what pre-training the run started
         from) and ``image`` (then one line an image, and a run's score is their mean). Other columns are ignored.
+    whole : bool
+        Whether a model without any run on a task failed there. Without it the model has no sample on that task, and
+        no mean over all.
 
     Raises
     ------
@@ -138,42 +151,45 @@ def runs_of(frame: pd.DataFrame) -> Runs:
         benchmark = dict(zip(pairs["task"], pairs["benchmark"], strict=True))
     else:
         benchmark = {task: benchmark_of(task) for task in table["task"].unique()}
-    return _cut(table, benchmark)
+    return _cut(table, benchmark, whole)
 
 
-def _cut(table: pd.DataFrame, benchmark: Mapping[str, str]) -> Runs:
+def _cut(table: pd.DataFrame, benchmark: Mapping[str, str], whole: bool) -> Runs:
     models, tasks = sorted(table["model"].unique()), sorted(table["task"].unique())
-    by_image = "image" in table.columns
     floors = table.groupby("task")["score"].min().clip(upper=0).fillna(0.0).to_dict()
-    images = table.groupby("task")["image"].unique().map(list).to_dict() if by_image else {}
-    groups = dict(iter(table.groupby(["model", "task"])))
-    seeds = {model: _in_order(group["seed"].unique().tolist()) for model, group in table.groupby("model")}
+    images = table.groupby("task")["image"].unique().map(list).to_dict() if "image" in table else {}
+    nothing = [None] * len(table)
+    columns = [
+        table[name].tolist() if name in table else nothing
+        for name in ("model", "task", "seed", "score", "image", "checkpoint")
+    ]
+    lines: defaultdict[tuple[str, str], dict[object, dict[object, float]]] = defaultdict(dict)
+    starts: defaultdict[tuple[str, str], dict[object, object]] = defaultdict(dict)
+    seeds: defaultdict[str, dict[object, None]] = defaultdict(dict)
+    for model, task, seed, score, image, start in zip(*columns, strict=True):
+        lines[model, task].setdefault(seed, {})[image] = score
+        starts[model, task][seed] = None if pd.isna(start) else start
+        seeds[model][seed] = None
+    order = {model: _in_order(list(own)) for model, own in seeds.items()}
     samples = {}
     for model in models:
         for task in tasks:
-            group = groups.get((model, task))
-            own = seeds[model]
-            scores = dict.fromkeys(own, np.nan)
-            starts: dict[object, object] = dict.fromkeys(own)
-            parts = None
-            if group is not None and by_image:
-                whole = group.pivot(index="seed", columns="image", values="score").reindex(own, columns=images[task])
-                parts = whole.to_numpy(float)
-                scores = dict(zip(own, parts.mean(axis=1).tolist(), strict=True))
-            elif group is not None:
-                scores |= dict(zip(group["seed"], group["score"], strict=True))
-            if group is not None and "checkpoint" in group:
-                known = group["checkpoint"].astype(object).where(group["checkpoint"].notna(), None)
-                starts |= dict(zip(group["seed"], known, strict=True))
-            values = np.array([scores[seed] for seed in own], float)
+            if not whole and (model, task) not in lines:
+                continue
+            own, found = order[model], lines.get((model, task), {})
+            parts = np.array(
+                [[found.get(seed, {}).get(image, np.nan) for image in images.get(task, [None])] for seed in own], float
+            )
+            values = parts.mean(axis=1)
             failed = np.isnan(values)
             values[failed] = floors[task]
-            checkpoints = _filled([starts[seed] for seed in own], failed)
-            samples[model, task] = Sample(values, failed, tuple(own), checkpoints, parts)
+            known = starts.get((model, task), {})
+            checkpoints = _filled([known.get(seed) for seed in own])
+            samples[model, task] = Sample(values, failed, tuple(own), checkpoints, parts if images else None)
     return Runs(tuple(models), tuple(tasks), tuple(benchmark[task] for task in tasks), samples)
 
 
-def _filled(starts: Sequence[object], failed: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[object, ...]:
+def _filled(starts: Sequence[object]) -> tuple[object, ...]:
     """Return the checkpoints; a run that is lacking started from the only one there is, or else from one of its own."""
     known = {start for start in starts if start is not None}
     if len(known) < 2:

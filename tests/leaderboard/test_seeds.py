@@ -74,10 +74,16 @@ def test_the_crossed_interval_is_about_both_spreads() -> None:
             rng.normal(0, 0.03, (6, 1)) + volumes + rng.normal(0, 0.04, 4) + rng.normal(0, 0.01, (6, 4))
             for _ in range(2)
         )
-        _, low, high, p = crossed(one, two)
+        low, high, p = (each[0, 1] for each in crossed([one, two]))
         held += low <= 0 <= high
         assert (p >= 0.05) == (low <= 0 <= high)
     assert held / 1000 >= 0.93
+
+
+def test_nothing_is_crossed_with_one_volume_or_one_seed() -> None:
+    rng = np.random.default_rng(0)
+    assert np.isnan(crossed([rng.random((6, 1)), rng.random((6, 1))])[2]).all()
+    assert np.isnan(crossed([rng.random((1, 4)), rng.random((6, 4))])[2][0, 1])
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
