@@ -93,15 +93,20 @@ class Cell:
         means = np.mean([trial.image_scores for trial in finished], axis=0)
         return dict(sorted(zip(finished[0].images, means.tolist(), strict=True)))
 
+    @cached_property
+    def counted(self) -> Floats:
+        """Scores of all trials: one that diverged counts as 0, the worst there can be."""
+        return np.array([trial.score or 0.0 for trial in self.trials], float)
+
     @property
     def mean(self) -> float:
-        """Mean over seeds that finished; NaN when none did."""
-        return float(self.scores.mean()) if len(self.scores) else float("nan")
+        """Mean over seeds, those that diverged among them; NaN without any."""
+        return float(self.counted.mean()) if len(self.counted) else float("nan")
 
     @property
     def spread(self) -> float:
-        """Standard deviation over seeds that finished (n - 1); NaN below two."""
-        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else float("nan")
+        """Standard deviation over the same (n - 1); NaN below two."""
+        return float(self.counted.std(ddof=1)) if len(self.counted) > 1 else float("nan")
 
     @property
     def artefacts(self) -> int:
@@ -111,13 +116,13 @@ class Cell:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures that the pages show: centre, spread, diagnostics and what went wrong."""
-        scores = self.scores
+        scores = self.counted
         few = scores.tolist() * 3 if len(scores) else [float("nan")] * 3
         q1, median, q3 = quantiles(scores, n=4, method="inclusive") if len(scores) > 1 else few
         finals = [trial.result.final for trial in self.trials]
         plain = mean(final.plain_score for final in finals if final is not None)
         return {
-            "n": len(scores),
+            "n": len(self.scores),
             "diverged": len(self.diverged),
             "mean": self.mean,
             "spread": self.spread,
@@ -256,6 +261,17 @@ class Board:
     @cached_property
     def _rankings(self) -> dict[Measure, Ranking]:
         return {measure: Ranking.of(self.runs[measure].only(self.ranked_by(measure))) for measure in MEASURES}
+
+    def missing_on(self, column: Column, row: str, measure: Measure = "score") -> list[str]:
+        """Return what keeps a row from being ranked on one task, as :meth:`missing` does over all."""
+        cell, seeds = self.cell(row, column), len(self.cell(row, column).trials) + len(self.lacking(row, column))
+        faults = [f"{seeds} of at least {FEWEST_SEEDS} seeds"] if seeds < FEWEST_SEEDS else []
+        return faults + ([f"no {MEASURES[measure]}"] if len(cell.values(measure)) < len(cell.scores) else [])
+
+    def ranking_on(self, column: Column, measure: Measure = "score") -> Ranking:
+        """Return the ranking on one task of the rows that have enough seeds there."""
+        rows = [row for row in self.rows if self.cell(row, column).trials and not self.missing_on(column, row, measure)]
+        return Ranking.of(self.runs[measure].on(column.task, rows))
 
     def on_tasks(self, measure: Measure = "score") -> OnTasks:
         """Return every pair of rows on every task; the rows in the order of ``rows``."""

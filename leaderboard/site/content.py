@@ -14,9 +14,12 @@ from embench.core import parallel
 from leaderboard import boards as table
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
-from leaderboard.stats import tests
+        for column in self.columns:
+            board, rows = self.board_of[column.key], list(self.by_column[column.key])
+            work["pairs", column.key] = partial(ranking_module.compared, board, column, rows)
+        fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
+        found = parallel.forked(lambda each: each(), list(work.values()), fewest)
 from leaderboard.stats.pairwise import Pairings
-from leaderboard.stats.tests import Floats
 from leaderboard.trials import MEASURES, Measure, Trial, slug
 
 Key = tuple[str, str]
@@ -102,23 +105,19 @@ class Content:
         return {row: (f'<option value="{escape(slug(row))}"', f">{escape(row)}</option>") for row in self.rows}
 
     @cached_property
-    def pairs(self) -> dict[Measure, dict[Key, tests.Pairs]]:
-        """Every pair of rows compared over seeds, by measure and column; rows in the order of ``by_column``."""
-        return {
-            measure: {column.key: self._figures["pairs", measure, column.key] for column in self.columns}
-            for measure in MEASURES
-        }
+    def board_of(self) -> dict[Key, Board]:
+        """Of every column the board that shows most of its rows."""
+        found: dict[Key, Board] = {}
+        for board in self.boards:
+            for column in board.columns:
+                if column.key not in found or len(board.rows) > len(found[column.key].rows):
+                    found[column.key] = board
+        return found
 
     @cached_property
     def pairings(self) -> Pairings:
         """The lines of the pairwise pages."""
-        by_image = {key: (scores.shape[1], self._figures["images", key]) for key, scores in self._images.items()}
-        return Pairings(self.columns, self.by_column, self.pairs["score"], by_image)
-
-    @cached_property
-    def _images(self) -> dict[Key, Floats]:
-        """Scores of the rows of a column on its test images."""
-        return {key: ranking_module.image_table(list(cells.values())) for key, cells in self.by_column.items()}
+        return Pairings(self.columns, {column.key: self._figures["pairs", column.key] for column in self.columns})
 
     @cached_property
     def _figures(self) -> dict[tuple[Any, ...], Any]:
@@ -127,6 +126,7 @@ class Content:
         for board in self.boards:
             for measure in MEASURES:
                 work["rank", board.slug, measure] = partial(ranking_module.rank, board, SEED, measure=measure)
+<<<<<<< HEAD
         for key, scores in self._images.items():
             work["images", key] = partial(tests.signed_rank_all, scores)
         for measure in MEASURES:
@@ -135,6 +135,13 @@ class Content:
                 work["pairs", measure, key] = partial(tests.compare_all, samples)
         fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
         found = parallel.forked(lambda each: each(), list(work.values()), fewest)
+=======
+        for column in self.columns:
+            board, rows = self.board_of[column.key], list(self.by_column[column.key])
+            work["pairs", column.key] = partial(ranking_module.compared, board, column, rows)
+        fewest = 2 if len(self.trials) > FEW else None
+        found = parallel.each(lambda each: each(), list(work.values()), fewest)
+>>>>>>> 5a40f6b (leaderboard: letters, ranks, marks and verdict from one family of Welch's tests; failed runs count; figures of the ranking)
         return dict(zip(work, found, strict=True))
 
 

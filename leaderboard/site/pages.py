@@ -20,12 +20,15 @@ from leaderboard import boards, paper
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
 from leaderboard.reference_scores import published_for
-from leaderboard.site import charts, overlays
+from leaderboard.site import charts, overlays, ranking_charts
 from leaderboard.site.content import SEED, Content, Key, lines
 from leaderboard.site.writer import ASSETS, MARKS, TEMPLATES, Site
 from leaderboard.stats import several
-from leaderboard.stats import tests as statistics
+from leaderboard.stats.letters import MOST_ROWS
+from leaderboard.stats.means import LEVEL
 from leaderboard.stats.pairwise import said
+from leaderboard.stats.ranking import OnTasks, Ranking
+from leaderboard.stats.verdict import verdict
 from leaderboard.trials import MEASURES, Measure, Trial, command, is_published_pairing, slug
 
 MOST_IN_DIAGRAM = 24
@@ -99,10 +102,10 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
     order = _order(ranked["score"], board.rows)
     reference = paper.row_of(board, paper.BASELINE) or order[0]
     marks = {
-        measure: {column.slug: _marks(content, column, order, measure) for column in board.columns}
+        measure: {column.slug: _marks(board.on_tasks(measure), column, order) for column in board.columns}
         for measure in MEASURES
     }
-    usual = Counter(len(cell.scores) for cell in board.cells.values()).most_common(1)[0][0]
+    usual = Counter(len(cell.trials) for cell in board.cells.values()).most_common(1)[0][0]
     lines = [
         {
             **board_row(content, row),
@@ -111,9 +114,7 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
             "missing": {measure: board.missing(row, measure) for measure in MEASURES},
             "cells": [
                 {
-                    **board.cell(row, column).summary,
-                    "diverged_seeds": board.cell(row, column).diverged,
-                    "by": _by_measure(board.cell(row, column)),
+                    **_cell(board, row, column),
                     "mark": _mark_words(marks["score"][column.slug], order, row, reference),
                     "column": column.slug,
                 }
@@ -134,6 +135,7 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
         "slug": board.slug,
         "kind": board.kind,
         "title": board.title,
+        "budget": _budget(board.columns),
         "synthetic": board.kind == "synthetic",
         "columns": [_column(column) for column in board.columns],
         "rows": lines,
@@ -143,19 +145,128 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
         "reference": reference,
         "references": order,
         "data": {"rows": order, "marks": marks},
+        "family": board.on_tasks().family,
+        "given": _given(board, board.columns),
+        "commits": _commits(board, board.columns),
+        **_figures(board, board.slug, board.title),
         "diagram": _diagram(board, site, ranking),
         "published": published,
         "files": {
             **{name: site.paths(f"{board.slug}-{name}") for name in (*_RANKINGS.values(), "matrix")},
+            **{name: site.paths(f"{board.slug}-{name}") for name in ("pairs", "rank-frequency", "measures")},
             **{name: site.paths(f"{board.slug}-{name}", readable=name in paper.DIGITS) for name in paper.LAYOUTS},
         },
     }
+
+
+def _figures(board: Board, slug: str, title: str, column: Column | None = None) -> dict[str, Any]:
+    """Return the verdict on a ranking with its figures: of a board, or of one of its tasks."""
+    ranking = board.ranking() if column is None else board.ranking_on(column)
+    names = charts.brief(ranking.models)
+    rows, ways = ranking_module.ways_to_rank(board, column)
+    columns = board.columns if column is None else (column,)
+    dots = [
+        ranking_charts.Dot(
+            row,
+            mean.value,
+            *mean.interval(),
+            letters,
+            board.cell(row, columns[0]).counted.tolist() if len(columns) == 1 else (),
+        )
+        for row, mean, letters in zip(ranking.models, ranking.means, ranking.letters, strict=True)
+    ]
+    leaders = {way.name: rows[int(np.argmin(way.ranks))] for way in ways[1:] if rows}
+    shown = len(ranking.models) > 1
+    frequency = ranking.frequency(np.random.default_rng(SEED)) if shown else np.ones((1, 1))
+    return {
+        "verdict": verdict(ranking, names, budget_of(columns), leaders),
+        "rows_with_letters": MOST_ROWS,
+        "pairs": ranking.family,
+        "dots": ranking_charts.dot_plot(dots, {}, f"Means and 95 % intervals: {title}") if dots else "",
+        "map": ranking_charts.significance_map(
+            ranking.models,
+            ranking.p,
+            ranking.differences.difference,
+            ranking.too_small,
+            f"Which rows differ: {title}",
+        )
+        if shown
+        else "",
+        "frequency": ranking_charts.rank_frequency(ranking.models, frequency, f"How often each rank is taken: {title}")
+        if shown
+        else "",
+        "ways": ranking_charts.rank_lines(rows, ways, f"Ranks under every measure: {title}") if len(rows) > 1 else "",
+        "left_out": [row for row in ranking.models if row not in rows],
+    }
+
+
+def _cell(board: Board, row: str, column: Column) -> dict[str, Any]:
+    """Return what the board shows of a row on a task."""
+    cell, lacking = board.cell(row, column), board.lacking(row, column)
+    return {
+        **cell.summary,
+        "runs": len(cell.trials) + (len(lacking) if cell.trials else 0),
+        "failed_seeds": sorted([*cell.diverged, *(lacking if cell.trials else ())]),
+        "by": {measure: _on_task(board, row, column, measure) for measure in MEASURES},
+    }
+
+
+def _on_task(board: Board, row: str, column: Column, measure: Measure) -> dict[str, float]:
+    """Return mean and standard deviation over seeds of a measure, failed runs at the worst."""
+    sample = board.runs[measure].samples.get((row, column.task))
+    if sample is None:
+        return {"mean": nan, "spread": nan}
+    spread = float(sample.scores.std(ddof=1)) if len(sample.scores) > 1 else nan
+    return {"mean": float(sample.scores.mean()), "spread": spread}
+
+
+def budget_of(columns: Sequence[Column]) -> str:
+    """Return what is to be said of the training in a sentence: nothing where there is the protocol's."""
+    short = [column for column in columns if column.facts and column.fingerprint.iterations < column.facts.iterations]
+    if not short:
+        return ""
+    return f"{_budget(columns)}: early training"
+
+
+def _budget(columns: Sequence[Column]) -> str:
+    """Return the budget of tasks, as ``240 of the protocol's 1,000 iterations``."""
+    if len(columns) != 1:
+        short = sum(bool(each.facts and each.fingerprint.iterations < each.facts.iterations) for each in columns)
+        whole = "the protocol's iterations" if not short else "fewer iterations than the protocol's"
+        return whole if short in (0, len(columns)) else f"{whole} on {short} of {len(columns)} tasks"
+    (column,) = columns
+    done = column.fingerprint.iterations
+    if column.facts is None or column.facts.iterations == done:
+        return f"{done:,} iterations"
+    return f"{done:,} of the protocol's {column.facts.iterations:,} iterations"
+
+
+def _given(board: Board, columns: Sequence[Column]) -> list[str]:
+    """Return the rows whose runs all start from one pre-trained checkpoint: what is said of them is said given it."""
+    found = []
+    for row in board.rows:
+        trials = [trial for column in columns for trial in board.cell(row, column).trials]
+        if len({trial.result.model.weights_hash for trial in trials} - {None}) == 1:
+            found.append(row)
+    return list(charts.brief(found).values())
+
+
+def _commits(board: Board, columns: Sequence[Column]) -> list[str]:
+    """Return the commits of trials without a revision, where there are several: their training may differ."""
+    trials = [trial for column in columns for row in board.rows for trial in board.cell(row, column).trials]
+    commits = {
+        str(trial.result.environment.get("commit"))
+        for trial in trials
+        if not trial.result.fingerprint.training_revision and trial.result.environment.get("commit")
+    }
+    return sorted(commits) if len(commits) > 1 else []
 
 
 def _downloads(content: Content, site: Site, board: Board) -> None:
     """Write the files of a board."""
     for measure, name in _RANKINGS.items():
         site.table(f"{board.slug}-{name}", content.rankings[board.slug, measure])
+    _evidence(site, board, board.slug)
     ranked = content.standings[board.slug]
     matrix = [
         {
@@ -177,6 +288,48 @@ def _downloads(content: Content, site: Site, board: Board) -> None:
             site.table(name, frame(board))
 
 
+def _evidence(site: Site, board: Board, slug: str, column: Column | None = None) -> dict[str, dict[str, str]]:
+    """Write what a verdict and its figures rest on, of a board or of one of its tasks; return the files."""
+    ranking = board.ranking() if column is None else board.ranking_on(column)
+    count = len(ranking.models)
+    frequency = pd.DataFrame(
+        ranking.frequency(np.random.default_rng(SEED)), columns=[f"rank {k + 1}" for k in range(count)]
+    )
+    frequency.insert(0, "row", list(ranking.models))
+    rows, ways = ranking_module.ways_to_rank(board, column)
+    measures = [
+        {"way": way.name, "row": row, "rank": int(way.ranks[k]), "kendall_tau": way.tau}
+        for way in ways
+        for k, row in enumerate(rows)
+    ]
+    return {
+        "pairs": site.table(f"{slug}-pairs", _pairs_table(ranking)),
+        "rank-frequency": site.table(f"{slug}-rank-frequency", frequency),
+        "measures": site.table(
+            f"{slug}-measures", pd.DataFrame(measures, columns=["way", "row", "rank", "kendall_tau"])
+        ),
+    }
+
+
+def _pairs_table(ranking: Ranking) -> pd.DataFrame:
+    """Return every pair of a ranking: what the letters, the ranks, the map and the verdict rest on."""
+    first, second = np.triu_indices(len(ranking.models), 1)
+    low, high = ranking.differences.interval()
+    better, same, worse = ranking.differences.rope()
+    models = np.array(ranking.models, object)
+    tables = {"difference": ranking.differences.difference, "low": low, "high": high, "p": ranking.differences.p}
+    tables |= {"p_holm": ranking.p, "p_better": better, "p_same": same, "p_worse": worse}
+    return pd.DataFrame(
+        {
+            "first": models[first],
+            "second": models[second],
+            **{name: table[first, second] for name, table in tables.items()},
+            "different": ranking.different[first, second],
+            "n_too_small": ranking.too_small[first, second],
+        }
+    )
+
+
 _RANKINGS: dict[Measure, str] = {"score": "ranking", "average_precision": "ranking-average-precision"}
 """Names of their files."""
 
@@ -187,12 +340,11 @@ def _order(ranked: Iterable[str], rows: Iterable[str]) -> list[str]:
 
 
 def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return the lines of a ranking by row, best first, with letter of the tie group and bar of the intervals."""
+    """Return the lines of a ranking by row, best first, with the bar of its intervals."""
     span = _span(ranking)
     return {
         line["row"]: {
             **line,
-            "letter": _letters(line["group"]),
             "bar": charts.interval_bar(
                 line["mean"], (line["low"], line["high"]), (line["image_low"], line["image_high"]), span
             ),
@@ -201,41 +353,24 @@ def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
     }
 
 
-def _by_measure(cell: Cell) -> dict[str, dict[str, float]]:
-    """Return mean and standard deviation over seeds of every measure."""
-    found: dict[str, dict[str, float]] = {}
-    for measure in MEASURES:
-        values = cell.values(measure)
-        found[measure] = {
-            "mean": float(values.mean()) if len(values) else nan,
-            "spread": float(values.std(ddof=1)) if len(values) > 1 else nan,
-        }
-    return found
-
-
 def task_page(content: Content, site: Site, column: Column, pictures: overlays.Sections) -> dict[str, Any]:
-    cells = content.by_column[column.key]
-    alone = Board("open", 0, (column,), {(row, column.key): cell for row, cell in cells.items()}, frozenset())
-    drawn = {
-        measure: {row: ranking_module.bootstrap(row, [cell.values(measure)], SEED) for row, cell in cells.items()}
-        for measure in MEASURES
-    }
+    cells, board = content.by_column[column.key], content.board_of[column.key]
     ranked = {
-        measure: _standing(ranking_module.rank(alone, SEED, measure=measure, drawn=each))
-        for measure, each in drawn.items()
+        measure: _standing(ranking_module.rank(board, SEED, measure=measure, column=column)) for measure in MEASURES
     }
     order = _order(ranked["score"], cells)
-    reference = paper.row_of(alone, paper.BASELINE) or order[0]
-    marks = {measure: {column.slug: _marks(content, column, order, measure)} for measure in MEASURES}
-    spreads = ranking_module.intervals(cells, SEED, drawn["score"])
+    reference = next((row for row in order if row.partition("@")[0] == paper.BASELINE), order[0])
+    tests = {measure: board.on_tasks(measure).only(column.task) for measure in MEASURES}
+    marks = {measure: {column.slug: _marks(tests[measure], column, order)} for measure in MEASURES}
+    spreads = ranking_module.spreads(board, column, order, SEED)
     lines = [
         {
             **board_row(content, row),
-            **cells[row].summary,
+            **_cell(board, row, column),
             "published": any(is_published_pairing(trial) for trial in cells[row].trials),
             **spreads.loc[row].to_dict(),
             "ranks": {measure: ranked[measure].get(row) for measure in MEASURES},
-            "missing": {measure: alone.missing(row, measure) for measure in MEASURES},
+            "missing": {measure: board.missing_on(column, row, measure) for measure in MEASURES},
             "mark": _mark_words(marks["score"][column.slug], order, row, reference),
             "classes": _class_scores(cells[row], column),
             "diagnostics": _diagnostics(cells[row], column),
@@ -263,6 +398,12 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
         "facts": column.facts,
         "fingerprint": column.fingerprint,
         "classes": _scored_classes(column),
+        "budget": _budget([column]),
+        "family": tests["score"].family,
+        "given": _given(board, [column]),
+        "commits": _commits(board, [column]),
+        "neighbours": ranking_module.neighbours(list(cells.values())),
+        **_figures(board, column.slug, column.label, column),
         "rows": lines,
         "reference": reference,
         "references": order,
@@ -313,6 +454,7 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
                 ),
             ),
             "sections": site.table(f"{column.slug}-sections", _section_scores(pictures)),
+            **_evidence(site, board, column.slug, column),
             "published": site.table(f"{column.slug}-published", pd.DataFrame(published)),
         },
     }
@@ -399,6 +541,7 @@ def compare_page(content: Content, row: str) -> dict[str, Any]:
         "seconds": _options({other: content.options[other] for other in others}, shown),
         "lines": tests,
         "words": words,
+        "families": content.pairings.families,
         **_packed(lines, words),
     }
 
@@ -565,12 +708,14 @@ def _viewer(pictures: overlays.Sections, order: Sequence[str]) -> dict[str, Any]
 def _diagram(board: Board, site: Site, ranking: pd.DataFrame) -> dict[str, Any] | None:
     """Return Friedman, Nemenyi and the critical-difference diagram where there are enough rows and tasks."""
     rows = list(ranking["row"])
-    if not 3 <= len(rows) <= MOST_IN_DIAGRAM or len(board.columns) < 2:
+    if not 3 <= len(rows) <= MOST_IN_DIAGRAM:
         return None
-    scores = np.array([[board.cell(row, column).mean for row in rows] for column in board.columns])
+    scores = ranking_module.benchmark_means(board, rows)
+    if len(scores) < 2:
+        return None
     test = several.friedman(scores)
-    nemenyi = several.nemenyi(test.mean_ranks, len(board.columns))
-    title = f"Mean ranks over {len(board.columns)} tasks: {board.title}"
+    nemenyi = several.nemenyi(test.mean_ranks, len(scores))
+    title = f"Mean ranks over {len(scores)} benchmarks: {board.title}"
     return {
         "p": test.p,
         "difference": test.critical_difference,
@@ -588,30 +733,35 @@ def _diagram(board: Board, site: Site, ranking: pd.DataFrame) -> dict[str, Any] 
     }
 
 
-def _marks(content: Content, column: Column, order: Sequence[str], measure: Measure) -> str:
+def _marks(tests: OnTasks, column: Column, order: Sequence[str]) -> str:
     """Return one character per ordered pair of rows: the verdict of row i against row j at ``i * K + j``.
 
     ``2``/``1`` better with two stars or one, ``B``/``A`` worse, ``0`` not distinguished, ``t`` n too small, ``-`` no
     comparison.
+
+    Parameters
+    ----------
+    tests : OnTasks
+        The family that p is adjusted for.
+    column : Column
+        A task; nothing is compared on one that no row has the measure on.
+    order : sequence of str
+        Rows.
     """
-    cells = content.by_column[column.key]
-    pairs = content.pairs[measure][column.key]
+    if column.task not in tests.tasks:
+        return "-" * len(order) ** 2
+    place = tests.tasks.index(column.task)
+    here = ~np.isnan(tests.differences[place].difference.diagonal())
+    p, better = tests.p[place], tests.differences[place].difference > 0
     codes = np.select(
-        [
-            np.isnan(pairs.p),
-            pairs.smallest_p >= statistics.LEVEL,
-            pairs.p >= statistics.LEVEL,
-            pairs.delta > 0,
-        ],
-        ["-", "t", "0", np.where(pairs.p < 0.01, "2", "1")],
-        np.where(pairs.p < 0.01, "B", "A"),
+        [~(here[:, None] & here), tests.too_small[place], p >= LEVEL, better],
+        ["-", "t", "0", np.where(p < 0.01, "2", "1")],
+        np.where(p < 0.01, "B", "A"),
     )
     np.fill_diagonal(codes, "-")
-    # A last line and column of nothing stand for rows without a trial here.
-    padded = np.pad(codes, (0, 1), constant_values="-")
-    place = {row: k for k, row in enumerate(cells)}
-    chosen = [place.get(row, len(cells)) for row in order]
-    return "".join(padded[np.ix_(chosen, chosen)].ravel().tolist())
+    at = {row: k for k, row in enumerate(tests.models)}
+    chosen = [at[row] for row in order]
+    return "".join(codes[np.ix_(chosen, chosen)].ravel().tolist())
 
 
 def _mark_words(marks: str, order: Sequence[str], row: str, reference: str) -> tuple[str, str]:
@@ -632,15 +782,6 @@ def _span(ranking: pd.DataFrame) -> tuple[float, float]:
         return 0.0, 1.0
     values = ranking[["mean", "low", "high", "image_low", "image_high"]].to_numpy(float)
     return float(np.nanmin(values)), float(np.nanmax(values))
-
-
-def _letters(group: int) -> str:
-    """Return A, B, … Z, AA, … for 1, 2, …"""
-    name = ""
-    while group:
-        group, rest = divmod(group - 1, 26)
-        name = chr(65 + rest) + name
-    return name
 
 
 def _mean_or_nan(values: Iterable[float | None]) -> float:

@@ -164,7 +164,7 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
     """Draw the rank of every row under every way to rank, joined by a line; tau against the first way below."""
     shown = rows[:MOST_ROWS]
     names = brief(shown)
-    left, right, top = 40, 220, 30
+    left, right, top = 66, 220, 30
     across = (WIDTH - left - right) / max(1, len(ways) - 1)
     worst = max((int(way.ranks[k]) for way in ways for k in range(len(shown))), default=1)
     step = min(26.0, 520 / worst)
@@ -172,11 +172,10 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
     xs = [left + across * place for place in range(len(ways))]
     parts = []
     for x, way in zip(xs, ways, strict=True):
-        anchor = "start" if x == xs[0] else "middle"
         parts.append(f'<path class="grid" d="M{x:.1f} {top - 4}V{bottom:.1f}"/>')
-        for line, word in enumerate(_broken(way.name, 16)):
-            parts.append(text_at(x, bottom + 18 + 14 * line, word, anchor, "muted"))
-        parts.append(text_at(x, bottom + 50, "" if way is ways[0] else f"τ {way.tau:.2f}", anchor, "muted"))
+        words = _broken(way.name, 14)
+        for line, word in enumerate([*words, *([] if way is ways[0] else [f"τ {way.tau:.2f}"])]):
+            parts.append(text_at(x, bottom + 18 + 14 * line, word, "middle", "muted"))
     ends = spread_out([top + step * (float(ways[-1].ranks[k]) - 0.5) for k in range(len(shown))], 14, top, bottom + 14)
     for k, row in enumerate(shown):
         ys = [
@@ -186,14 +185,14 @@ def rank_lines(rows: Sequence[str], ways: Sequence[Way], title: str) -> Markup:
         points = "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
         parts.append(f'<g {of_row(row)}><path class="line mean" d="M{points}"/>')
         for x, y, way in zip(xs, ys, ways, strict=True):
-            words = f"{escape(row)}: rank {way.ranks[k]} by {escape(way.name)}"
-            parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{words}</title></circle>')
+            said = f"{escape(row)}: rank {way.ranks[k]} by {escape(way.name)}"
+            parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{said}</title></circle>')
         parts.append(f'<path class="leader" d="M{xs[-1] + 6:.1f} {ys[-1]:.1f}L{xs[-1] + 16:.1f} {ends[k]:.1f}"/></g>')
         parts.append(text_at(xs[-1] + 20, ends[k] + 4, short(names[row], 26), "start", full=row))
     described = "; ".join(
         f"{way.name}: {', '.join(f'{row} {way.ranks[k]}' for k, row in enumerate(shown))}" for way in ways
     )
-    return svg(WIDTH, bottom + 60, title, described, parts)
+    return svg(WIDTH, bottom + 70, title, described, parts)
 
 
 def _runs(cells: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
@@ -205,10 +204,10 @@ def _runs(cells: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
 
 
 def _broken(words: str, letters: int) -> list[str]:
-    """Break a name into two lines between words."""
+    """Break a name into lines between words."""
     lines = [""]
     for word in words.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= letters and len(lines) < 2:
+        if lines[-1] and len(lines[-1]) + len(word) >= letters:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines

@@ -180,7 +180,7 @@ def _by_task(runs: Runs, a: str, b: str, tests: OnTasks, rope: float, margin: fl
         pair, ranked = _pair(one, two, rope), statistics.compare(first.scores, second.scores)
         p_holm = float(tests.p[place, i, j]) if tests.family > 1 else np.nan
         decisive = pair["p"] if tests.family < 2 else p_holm
-        spreads = (_upper(one), _upper(two))
+        spreads = (spread_of(one), spread_of(two))
         lines.append(
             {
                 "task": task,
@@ -243,7 +243,8 @@ def _seed_spread(runs: Runs, model: str) -> float:
     return float(upper_spread(np.sqrt(mean.variance * seeds), mean.freedom + 1)) if mean.variance else 0.0
 
 
-def _upper(mean: Mean) -> float:
+def spread_of(mean: Mean) -> float:
+    """Return the upper limit of the standard deviation over seeds on one task; NaN for a single run."""
     part = mean.parts[0]
     return float(upper_spread(np.sqrt(part.variance * part.runs), part.runs))
 

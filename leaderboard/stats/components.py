@@ -32,6 +32,9 @@ class Components:
     both: float
 
 
+UNKNOWN = Components(nan, nan, nan)
+
+
 def components(scores: ArrayLike) -> Components:
     """Return the variance components of a table of runs by images (two crossed random factors, one score each).
 
@@ -43,10 +46,10 @@ def components(scores: ArrayLike) -> Components:
     ----------
     Searle, Casella & McCulloch (1992), Variance Components, section 4.3: the ANOVA estimators.
     """
-    table = np.asarray(scores, float)
+    table = np.atleast_2d(np.asarray(scores, float))
     seeds, images = table.shape
     if min(seeds, images) < 2:
-        return Components(nan, nan, nan)
+        return UNKNOWN
     of_seeds, of_images, rest = _mean_squares(table)
     return Components(
         seed=sqrt(max(0.0, (of_seeds - rest) / images)),

@@ -7,7 +7,7 @@ come from one standard error and one t distribution, so that none can contradict
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import comb, fsum, nan
 
 import numpy as np
@@ -134,6 +134,11 @@ class Differences:
     freedom: Floats
     p: Floats
     smallest_p: Floats
+
+    def of(self, rows: Sequence[int]) -> Differences:
+        """Return the differences of some rows, in this order."""
+        at = np.ix_(rows, rows)
+        return Differences(*(getattr(self, each.name)[at] for each in fields(self)))
 
     def interval(self, level: float = LEVEL) -> tuple[Floats, Floats]:
         """Return the ends of the t intervals; none where p is the exact test's and does not reach ``level``."""

@@ -29,8 +29,8 @@ class Compared:
     Parameters
     ----------
     rows : sequence of str
-    failed : ndarray of int, shape (K,)
-        Runs without a score.
+    n, failed : ndarray of int, shape (K,)
+        Runs with a score, and without.
     means, medians, spreads : ndarray, shape (K,)
         Over seeds; the spread is the upper limit of the standard deviation.
     welch : Differences
@@ -46,6 +46,7 @@ class Compared:
     """
 
     rows: Sequence[str]
+    n: NDArray[np.int64]
     failed: NDArray[np.int64]
     means: Floats
     medians: Floats
@@ -73,9 +74,10 @@ class Pairings:
         places = {row: k for k, row in enumerate(self.rows)}
         self._at = [np.array([places[row] for row in each.rows], int) for each in own]
         self._of_row = {
-            "n": self._rows([each.ranks.n for each in own], 0),
-            "failed": self._rows([each.failed for each in own], 0),
-            **{name: self._rows([getattr(each, name) for each in own], nan) for name in ("means", "medians", "spreads")},
+            **{name: self._rows([getattr(each, name) for each in own], 0) for name in ("n", "failed")},
+            **{
+                name: self._rows([getattr(each, name) for each in own], nan) for name in ("means", "medians", "spreads")
+            },
         }
         low_high = [each.welch.interval() for each in own]
         rope = [each.welch.rope() for each in own]

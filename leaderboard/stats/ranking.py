@@ -197,6 +197,11 @@ class OnTasks:
         found = tuple(welch([runs.mean_on(model, task) for model in models]) for task in runs.tasks)
         return cls(tuple(models), runs.tasks, found, level)
 
+    def only(self, task: str) -> OnTasks:
+        """Return one of the tasks, a family of its own; none where it is not among them."""
+        chosen = [k for k, own in enumerate(self.tasks) if own == task]
+        return OnTasks(self.models, (task,) * len(chosen), tuple(self.differences[k] for k in chosen), self.level)
+
     @cached_property
     def p(self) -> Floats:
         """P adjusted by Holm for all pairs on all tasks, shape (tasks, models, models); NaN for single runs."""

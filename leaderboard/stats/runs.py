@@ -70,6 +70,13 @@ class Runs:
         """Return the runs of some models, which have a sample on every task."""
         return replace(self, models=tuple(models))
 
+    def on(self, task: str, models: Sequence[str]) -> Runs:
+        """Return the runs of some models on one task."""
+        if task not in self.tasks:  # nobody has a run there
+            return replace(self, models=(), tasks=(), benchmarks=())
+        place = self.tasks.index(task)
+        return replace(self, models=tuple(models), tasks=(task,), benchmarks=(self.benchmarks[place],))
+
     @cached_property
     def weights(self) -> tuple[float, ...]:
         """What every task weighs in the overall mean: benchmarks weigh the same, and tasks within one."""

@@ -47,9 +47,10 @@ def verdict(
             said.append(f"significantly better than {listed(better)}")
         if unknown:
             said.append(f"too few runs to tell it from {listed(unknown)}")
+    by_leader: dict[str, list[str]] = {}
     for measure, row in (leaders or {}).items():
-        if own.get(row, row) != rows[0]:
-            said.append(f"by {measure} {own.get(row, row)} leads")
+        by_leader.setdefault(own.get(row, row), []).append(measure)
+    said += [f"{row} leads by {listed(measures)}" for row, measures in by_leader.items() if row != rows[0]]
     if any(ranking.failed):
         said.append(f"{sum(ranking.failed)} of {sum(ranking.runs)} runs failed and count as the worst there can be")
     if budget:

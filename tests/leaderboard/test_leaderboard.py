@@ -148,12 +148,27 @@ def test_incomplete_rows_are_unranked_and_say_what_is_missing() -> None:
         for seed in range(4)
     ]
     found = board(results, "published")
-    assert found.ranked == ["retina", "transunet", "unet-resnet50"]
+    assert found.ranked == ["diverges", "gap", "retina", "transunet", "unet-resnet50"]
     assert found.missing("one-task") == ["no trial on made-synapse"]
     assert found.missing("few-seeds") == ["made-mito: 2 of at least 3 seeds", "made-synapse: 2 of at least 3 seeds"]
-    assert found.missing("gap") == ["made-synapse: no seed 2"]
-    assert found.missing("diverges") == ["made-mito: seed 2 diverged"]
     assert found.cell("diverges", found.columns[0]).diverged == [2]
+    assert found.lacking("gap", found.columns[1]) == [2]
+
+
+def test_a_run_that_diverged_or_is_missing_counts_as_the_worst_there_can_be() -> None:
+    results = made.suite({"a": 0.6, "b": 0.5}, [MITO, SYNAPSE], seeds=4)
+    broken = [
+        each.model_copy(update={"status": "diverged", "snapshots": (), "iterations_done": 3})
+        if (each.model.name, each.task, each.seed) == ("a", "made-mito", 2)
+        else each
+        for each in results
+        if (each.model.name, each.task, each.seed) != ("b", "made-synapse", 1)
+    ]
+    whole, found = rank(results).set_index("row"), rank(broken).set_index("row")
+    assert found["failed"].to_dict() == {"a": 1, "b": 1}
+    assert found["runs"].to_dict() == {"a": 8, "b": 8}
+    assert (found["mean"] < whole["mean"] - 0.05).all()
+    assert (found["high"] - found["low"] > whole["high"] - whole["low"]).all()
 
 
 def test_average_precision_is_a_second_ranking_that_needs_no_threshold() -> None:
@@ -184,7 +199,6 @@ def test_the_spreads_over_seeds_and_over_test_images_are_told_apart() -> None:
     alone = rank(made.suite({"a": 0.6, "b": 0.4}, [volume], seeds=4))
     assert alone["image_low"].isna().all()
     assert alone["low"].notna().all()
-    assert (alone["image_rank_low"].tolist(), alone["image_rank_high"].tolist()) == ([1, 1], [2, 2])
 
 
 def test_a_cell_has_both_its_intervals_and_other_images_than_its_columns_have_none() -> None:
@@ -198,8 +212,7 @@ def test_a_cell_has_both_its_intervals_and_other_images_than_its_columns_have_no
         )
     found = board(results, "published")
     cells = {row: found.cell(row, found.columns[0]) for row in found.rows}
-    drawn = {row: ranking_module.bootstrap(row, [cell.scores], 0, draws=200) for row, cell in cells.items()}
-    intervals = ranking_module.intervals(cells, 0, drawn)
+    intervals = ranking_module.spreads(found, found.columns[0], found.rows, 0)
     for row in ("a", "b"):
         for low, high in (("low", "high"), ("image_low", "image_high")):
             assert 0 <= intervals.loc[row, low] < cells[row].mean < intervals.loc[row, high] <= 1
@@ -213,12 +226,12 @@ def test_the_ranking_is_the_same_whatever_the_order_of_files() -> None:
     pd.testing.assert_frame_equal(rank(results), rank(results[::-1]))
 
 
-def test_equal_rows_share_a_rank_and_a_group() -> None:
+def test_equal_rows_share_a_rank_and_a_letter() -> None:
     results = made.suite({"a": 0.5, "b": 0.5}, [MITO], seeds=4)
     twins = [each.model_copy(update={"snapshots": results[k % 4].snapshots}) for k, each in enumerate(results)]
     ranking = rank(twins)
     assert ranking["rank"].tolist() == [1, 1]
-    assert ranking["group"].tolist() == [1, 1]
+    assert ranking["letters"].tolist() == ["a", "a"]
 
 
 def test_rows_made_with_different_weights_get_different_names() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import made_results as made
 import numpy as np
 import pytest
+from scipy import stats
 
 from leaderboard import ranking
 from leaderboard.site.content import Content
@@ -30,33 +31,53 @@ def test_every_line_is_what_its_own_tests_say(content: Content) -> None:
     for line in frame.to_dict("records"):
         column = next(each for each in content.columns if each.label == line["task"])
         cells = content.by_column[column.key]
-        found = tests.compare(cells["a"].scores, cells[line["other"]].scores)
-        for name in ("n", "m", "p", "shift", "low", "high", "delta", "a12"):
-            assert line[name] == pytest.approx(getattr(found, name), nan_ok=True), name
-        assert (line["verdict"], line["stars"]) == (found.verdict, found.stars)
-        images = ranking.image_table([cells["a"], cells[line["other"]]])
-        paired = tests.compare_pairs(*images)
-        assert (line["p_images"], line["verdict_images"]) == (pytest.approx(paired.p), paired.verdict)
+        samples = [cells[row].scores for row in ("a", line["other"])]
+        found = tests.compare(*samples)
+        described = {"n": "n", "m": "m", "p_mann_whitney": "p", "shift": "shift", "delta": "delta", "a12": "a12"}
+        for name, of in described.items():
+            assert line[name] == pytest.approx(getattr(found, of), nan_ok=True), name
+        assert line["stars"] == found.stars
+        single = min(map(len, samples)) < 2
+        expected = None if single else stats.ttest_ind(*samples, equal_var=False)
+        assert line["difference"] == pytest.approx(samples[0].mean() - samples[1].mean())
+        if expected is None:
+            assert np.isnan([line["p"], line["low"], line["better"]]).all()
+            assert line["verdict"] == "n too small"
+        else:
+            interval = expected.confidence_interval()
+            assert (line["p"], line["low"], line["high"]) == pytest.approx((expected.pvalue, *interval))
+            assert line["better"] + line["same"] + line["worse"] == pytest.approx(1)
+            assert (line["verdict"] == "different") == (line["p_holm"] < 0.05)
+        assert np.isnan(line["p_images"])  # sections of one stack
 
 
-def test_p_is_adjusted_over_the_tasks_of_a_pair_and_over_all_pairs_real_and_synthetic_apart(
-    content: Content,
-) -> None:
-    frame = content.pairings.against("a")
-    for (_, synthetic), lines in frame.groupby(["other", "synthetic"]):
-        assert lines["p_holm"].to_numpy() == pytest.approx(several.holm(lines["p"].to_numpy()))
-        assert len(lines) <= (1 if synthetic else 2)
+def test_images_that_are_no_neighbours_are_tested_and_crossed_with_seeds() -> None:
+    results = made.suite({"a": 0.7, "b": 0.5}, [MITO])
+    for k, each in enumerate(results):
+        final = each.snapshots[-1]
+        images = tuple(image.model_copy(update={"name": f"brain{n}"}) for n, image in enumerate(final.images))
+        results[k] = each.model_copy(update={"snapshots": (final.model_copy(update={"images": images}),)})
+    content = Content([trial_of(each, Path(f"{k}/seed-{each.seed}.json")) for k, each in enumerate(results)], [])
+    (line,) = content.pairings.against("a").to_dict("records")
+    cells = content.by_column[content.columns[0].key]
+    images = ranking.image_table([cells["a"], cells["b"]])
+    assert line["p_images"] == pytest.approx(tests.compare_pairs(*images).p)
+    assert line["crossed_low"] < line["difference"] < line["crossed_high"]
+
+
+def test_p_is_adjusted_over_all_pairs_and_tasks_real_and_synthetic_apart(content: Content) -> None:
     every = {
-        (row, line["other"], line["task"]): (line["p"], line["p_holm_all"], line["synthetic"])
+        (row, line["other"], line["task"]): (line["p"], line["p_holm"], line["synthetic"])
         for row in content.rows
         for line in content.pairings.against(row).to_dict("records")
     }
     for kind in (False, True):
         once = [key for key, found in every.items() if key[0] < key[1] and found[2] is kind]
         adjusted = several.holm([every[key][0] for key in once])
-        assert [every[key][1] for key in once] == pytest.approx(adjusted)
+        assert content.pairings.families[kind] == int((~np.isnan(adjusted)).sum())
+        assert [every[key][1] for key in once] == pytest.approx(adjusted, nan_ok=True)
         for row, other, task in once:
-            assert every[other, row, task] == every[row, other, task]
+            assert every[other, row, task] == pytest.approx(every[row, other, task], nan_ok=True)
 
 
 def test_the_probability_of_improvement_is_over_the_tasks_that_both_rows_have(content: Content) -> None:

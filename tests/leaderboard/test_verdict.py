@@ -31,8 +31,10 @@ def test_the_leader_is_named_with_those_it_cannot_be_told_from_and_those_it_beat
 
 
 def test_a_measure_by_which_another_row_leads_is_named() -> None:
-    said = verdict(ranking(("one", HIGH), ("two", MIDDLE)), leaders={"IoU": "one", "average precision": "two"})
-    assert "by average precision two leads" in said
+    said = verdict(
+        ranking(("one", HIGH), ("two", MIDDLE)), leaders={"IoU": "one", "average precision": "two", "Dice": "two"}
+    )
+    assert "two leads by average precision and Dice" in said
     assert "by IoU" not in said
 
 

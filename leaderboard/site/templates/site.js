@@ -245,8 +245,8 @@ if (pairTable) {
   const said = (other, compared) => {
     if (!compared.length) return `${data.row} and ${other} have no task in common under one fingerprint: their scores may not be compared.`;
     const different = compared.filter((test) => test.verdict === "different");
-    const better = different.filter((test) => test.delta > 0).length;
-    const worse = different.filter((test) => test.delta < 0).length;
+    const better = different.filter((test) => test.difference > 0).length;
+    const worse = different.filter((test) => test.difference < 0).length;
     const small = compared.filter((test) => test.verdict === "n too small").length;
     const chances = [false, true].map((kind) => compared.find((test) => test.synthetic === kind)).filter(Boolean).map((test) =>
       fixed(test.improvement, 2)
@@ -278,19 +278,29 @@ if (pairTable) {
         badge.textContent = "synthetic";
         name.append(" ", badge);
       }
-      const way = test.verdict !== "different" ? test.verdict : test.delta > 0 ? `▲${test.stars} first better` : `▼${test.stars} second better`;
+      const up = test.difference > 0;
+      const way = test.verdict !== "different" ? test.verdict : up ? "▲ first better" : "▼ second better";
       const verdict = cell("td", "", "", way);
-      verdict.append(cell("span", test.verdict !== "different" ? "mark" : test.delta > 0 ? "mark up" : "mark down", way));
+      verdict.append(cell("span", test.verdict !== "different" ? "mark" : up ? "mark up" : "mark down", way));
+      const runs = (done, failed) => (failed ? `${done} of ${done + failed}` : String(done));
+      const within = (low, high) => (low === null ? "" : `[${fixed(low)}, ${fixed(high)}]`);
+      const seeds = test.seeds === null ? "–" : test.seeds === Infinity ? "more than 1,000" : String(test.seeds);
       row.append(
         name,
         verdict,
-        cell("td", "num", `${test.n}, ${test.m}`, test.n + test.m),
-        cell("td", "num", `${fixed(test.median)}, ${fixed(test.other_median)}`, test.median),
-        cell("td", "num", `${fixed(test.shift)} [${fixed(test.low)}, ${fixed(test.high)}]`, test.shift),
+        cell("td", "num", `${runs(test.n, test.failed)}, ${runs(test.m, test.other_failed)}`, test.n + test.m),
+        cell("td", "num", `${fixed(test.mean)}, ${fixed(test.other_mean)}`, test.mean),
+        cell("td", "num", `${fixed(test.difference)} ${within(test.low, test.high)}`.trim(), test.difference),
         cell("td", "num", probability(test.p), test.p),
         cell("td", "num", probability(test.p_holm), test.p_holm),
+        cell("td", "num", test.better === null ? "–" : `${fixed(test.better, 2)}, ${fixed(test.same, 2)}, ${fixed(test.worse, 2)}`, test.better),
+        cell("td", "num", seeds, test.seeds),
+        cell("td", "num", within(test.crossed_low, test.crossed_high) || "–", test.crossed_low),
+        cell("td", "num", `${fixed(test.median)}, ${fixed(test.other_median)}`, test.median),
+        cell("td", "num", fixed(test.shift), test.shift),
         cell("td", "num", fixed(test.delta, 2), test.delta),
         cell("td", "num", fixed(test.a12, 2), test.a12),
+        cell("td", "num", probability(test.p_mann_whitney) + test.stars, test.p_mann_whitney),
         cell("td", "num", String(test.images), test.images),
         cell("td", "num", probability(test.p_images), test.p_images),
       );
@@ -304,7 +314,7 @@ if (pairTable) {
   const quoted = (value) => (value === null ? "" : typeof value === "string" ? `"${harmless(value).replaceAll('"', '""')}"` : String(value));
   const written = {
     csv: () => [data.fields.map(([field]) => field), ...tests.map(Object.values)].map((line) => line.map(quoted).join(",") + "\n").join(""),
-    json: () => JSON.stringify(tests, null, 1) + "\n",
+    json: () => JSON.stringify(tests, (_, value) => (value === Infinity ? null : value), 1) + "\n",
   };
   for (const button of document.querySelectorAll("[data-download]")) {
     button.addEventListener("click", () => {
