@@ -47,7 +47,7 @@ def test_results_of_different_revisions_stand_on_boards_of_their_own(tmp_path: P
             result = made.result(model, task, seed)
             changed = of_revision(result, scoring_revision=revision, training_revision=revision)
             save(changed, tmp_path / model / f"seed-{seed}.json")
-    read, refused = trials.read([tmp_path], remembered=False)
+    read, refused = trials.read([tmp_path])
     assert not refused
     assert [sorted(board.ranked) for board in boards.boards(read)] == [["new", "newer"], ["old"]]
     assert [column.label for column in boards.columns_of(read)] == [
