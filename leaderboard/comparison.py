@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import isnan
 from pathlib import Path
@@ -17,7 +17,10 @@ from embench.core.names import unknown
 from leaderboard import boards, ranking
 from leaderboard import trials as trials_module
 from leaderboard.boards import Cell, Column
-from leaderboard.stats import several, tests
+from leaderboard.stats import tests
+from leaderboard.stats.means import non_inferior
+from leaderboard.stats.pairwise import Pairings
+from leaderboard.stats.seeds import in_words
 from leaderboard.trials import Measure, Trial
 
 
@@ -32,9 +35,11 @@ def compare(
 ) -> None:
     """Print two rows compared on every task that both have, and over these tasks.
 
-    Per task medians, spread, Mann-Whitney U over seeds with Hodges-Lehmann's shift, and the paired tests over test
-    images and, where both rows draw the same random streams, over seeds. Over tasks, real and synthetic ones apart:
-    p adjusted by Holm, and the probability of improvement.
+    What the pairwise page says: Welch's test on the mean over seeds, adjusted by Holm for all pairs and tasks of the
+    results, the probability that the difference is practically none, and the seeds that would settle it; as
+    descriptions Mann-Whitney U with Hodges-Lehmann's shift, and the paired tests over test images and, where both
+    rows draw the same random streams, over seeds. Over tasks, real and synthetic ones apart: the probability of
+    improvement.
 
     Parameters
     ----------
@@ -44,7 +49,7 @@ def compare(
     tasks : sequence of str, optional
     as_json : bool
     margin : float, optional
-        Say also which row is non-inferior: worse by less than this, one-sided at 0.05.
+        Say also which row is non-inferior: worse by less than this, one-sided at 0.025.
     measure : {"score", "average_precision"}
 
     Raises
@@ -66,9 +71,15 @@ def compare(
     cells = boards.cells_of(chosen)
     columns = [column for column in boards.columns_of(chosen) if not tasks or column.task in tasks]
     shared = [column for column in columns if all((row, column.key) in cells for row in rows)]
+    pairings = _pairings(trials, measure)
+    lines = {line["page"]: line for line in pairings.against(rows[0]).to_dict("records") if line["other"] == rows[1]}
     compared = [
-        _compared(column, cells[rows[0], column.key], cells[rows[1], column.key], measure, margin) for column in shared
+        _compared(
+            column, cells[rows[0], column.key], cells[rows[1], column.key], lines.get(column.slug), measure, margin
+        )
+        for column in shared
     ]
+    families = {False: pairings.families[False], True: pairings.families[True]}
     over_tasks = [_over_tasks(compared, synthetic) for synthetic in (False, True)]
     apart = _apart(columns, cells, rows)
     if as_json:
@@ -77,13 +88,14 @@ def compare(
             "second": rows[1],
             "measure": measure,
             "tasks": compared,
+            "adjusted_for": {"real": families[False], "synthetic": families[True]},
             "over_tasks": [each for each in over_tasks if each],
             "not_compared": apart,
             "refused": refused,
         }
         print(json.dumps(_finite(facts), indent=1))
     else:
-        _print(rows, compared, [each for each in over_tasks if each], apart, trials_module.MEASURES[measure])
+        _print(rows, compared, [each for each in over_tasks if each], apart, trials_module.MEASURES[measure], families)
     if not compared:
         raise BadInput([f"{rows[0]} and {rows[1]} have no task in common under one fingerprint", *apart, *refused])
     if refused:
@@ -109,7 +121,30 @@ def _of_model(name: str, trials: Sequence[Trial]) -> set[str]:
     return {trial.row for trial in trials if trial.result.model.name == name}
 
 
-def _compared(column: Column, first: Cell, second: Cell, measure: Measure, margin: float | None) -> dict[str, Any]:
+def _pairings(trials: Sequence[Trial], measure: Measure) -> Pairings:
+    """Compare all rows on all tasks: the family that p is adjusted for is that of the board's pairwise pages."""
+    found = boards.boards(trials)
+    columns = boards.columns_of(trials)
+    board_of = {
+        column.key: max((each for each in found if column in each.columns), key=lambda each: len(each.rows))
+        for column in columns
+    }
+    compared = {}
+    for column in columns:
+        board = board_of[column.key]
+        rows = [row for row in board.rows if (row, column.task) in board.runs[measure].samples]
+        compared[column.key] = ranking.compared(board, column, rows, measure)
+    return Pairings(columns, compared)
+
+
+def _compared(
+    column: Column,
+    first: Cell,
+    second: Cell,
+    line: dict[str, Any] | None,
+    measure: Measure,
+    margin: float | None,
+) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "task": column.task,
         "label": column.label,
@@ -118,51 +153,40 @@ def _compared(column: Column, first: Cell, second: Cell, measure: Measure, margi
         "first": _summary(first, measure),
         "second": _summary(second, measure),
     }
-    one, two = first.values(measure), second.values(measure)
-    if not len(one) or not len(two):
+    if line is None or not len(first.scores) or not len(second.scores):
         nothing = "no finished trial" if not len(first.scores) or not len(second.scores) else "not measured"
         return {**entry, "p": float("nan"), "verdict": nothing, "stars": ""}
-    test = tests.compare(one, two)
-    entry |= {
-        "median_difference": entry["first"]["median"] - entry["second"]["median"],
-        **asdict(test),
-        "a12": test.a12,
-        "paired_by_image": None,
-        "paired_by_seed": None,
-    }
+    entry |= {name: value for name, value in line.items() if name not in ("other", "task", "page", "synthetic")}
+    entry["verdict"] = line["verdict"] or "n too small"
+    entry["paired_by_image"] = entry["paired_by_seed"] = None
     images = ranking.image_table([first, second])
-    if measure == "score" and images.shape[1] > 1 and np.isfinite(images).all():
+    alone = not ranking.neighbours([first, second])
+    if measure == "score" and images.shape[1] > 1 and np.isfinite(images).all() and alone:
         entry["paired_by_image"] = asdict(tests.compare_pairs(*images))
     if pairs := ranking.seeds_pair(first, second):
-        values = np.array([[getattr(trial, measure) for trial in pair] for pair in pairs], float)
+        values = np.array([[trial.value(measure) for trial in pair] for pair in pairs], float)
         known = values[np.isfinite(values).all(axis=1)]
         entry["paired_by_seed"] = asdict(tests.compare_pairs(known[:, 0], known[:, 1]))
     if margin is not None:
         entry["non_inferiority"] = {
             "margin": margin,
-            "first": tests.non_inferior(one, two, margin),
-            "second": tests.non_inferior(two, one, margin),
+            "first": non_inferior(line["low"], margin),
+            "second": non_inferior(-line["high"], margin),
         }
     return entry
 
 
 def _over_tasks(compared: Sequence[dict[str, Any]], synthetic: bool) -> dict[str, Any]:
-    """Adjust p over the real or the synthetic tasks, in place, and return the probability of improvement over them."""
-    family = [entry for entry in compared if entry["synthetic"] == synthetic]
-    for entry, p in zip(family, several.holm([entry["p"] for entry in family]), strict=True):
-        entry["p_holm"] = float(p)
-    tested = [entry for entry in family if "a12" in entry and min(entry["n"], entry["m"]) > 1]
-    if not tested:
+    """Return the probability of improvement over the real or the synthetic tasks."""
+    tested = [entry for entry in compared if entry["synthetic"] == synthetic and "a12" in entry]
+    if not tested or all(isnan(entry["improvement_low"]) for entry in tested):
         return {}
-    estimate, low, high = several.improvement_interval(
-        [entry["a12"] for entry in tested], [entry["n"] for entry in tested], [entry["m"] for entry in tested]
-    )
     return {
         "synthetic": synthetic,
         "tasks": [entry["label"] for entry in tested],
-        "probability_of_improvement": float(estimate),
-        "low": float(low),
-        "high": float(high),
+        "probability_of_improvement": tested[0]["improvement"],
+        "low": tested[0]["improvement_low"],
+        "high": tested[0]["improvement_high"],
     }
 
 
@@ -211,6 +235,7 @@ def _print(
     over_tasks: Sequence[dict[str, Any]],
     apart: Sequence[str],
     measure: str,
+    families: Mapping[bool, int],
 ) -> None:
     from rich.box import HEAVY_HEAD
     from rich.console import Console
@@ -221,40 +246,52 @@ def _print(
     console = Console(width=None if to_terminal else 220, highlight=False, markup=False)
     shown = Table(title=None, box=HEAVY_HEAD if to_terminal else None, pad_edge=False)
     shown.add_column("task", no_wrap=not to_terminal)
+    adjusted = any(families[entry["synthetic"]] > 1 for entry in compared)
     for name in ("first", "second"):
-        shown.add_column(f"{name}: median", justify="right")
-        shown.add_column("IQR", justify="right", no_wrap=True)
+        shown.add_column(f"{name}: mean", justify="right")
         shown.add_column("min–max", justify="right", no_wrap=True)
-    shown.add_column("difference", justify="right")
-    shown.add_column("shift, 95 %", justify="right")
+    shown.add_column("difference, 95 %", justify="right")
     shown.add_column("p", justify="right")
-    shown.add_column("p Holm", justify="right")
-    shown.add_column("")
-    shown.add_column("n", justify="right")
+    if adjusted:
+        shown.add_column("p Holm", justify="right")
+    shown.add_column("first is")
+    shown.add_column("better, same, worse", justify="right")
+    shown.add_column("seeds to settle", justify="right")
+    shown.add_column("runs", justify="right")
     for entry in compared:
         cells = [entry["label"] + (" (synthetic)" if entry["synthetic"] else "")]
-        for name in ("first", "second"):
+        known = "difference" in entry
+        for name, mean in (("first", "mean"), ("second", "other_mean")):
             facts = entry[name]
-            mark = "†" if facts.get("threshold_gap") else ""
-            if facts["n"]:
-                cells.append(f"{facts['median']:.3f}{mark}")
-                cells += [f"{facts[a]:.3f}–{facts[b]:.3f}" for a, b in (("q1", "q3"), ("min", "max"))]
-            else:
-                cells += ["none", "–", "–"]
-        known = "shift" in entry
+            mark = "†" if facts.get("threshold_artefacts") else ""
+            cells.append(f"{entry[mean]:.3f}{mark}" if known else "–")
+            cells.append(f"{facts['min']:.3f}–{facts['max']:.3f}" if facts["n"] else "–")
+        certain = known and not isnan(entry["low"])
+        way = "better" if known and entry["difference"] > 0 else "worse"
         cells += [
-            f"{entry['median_difference']:+.3f}" if known else "–",
-            f"{entry['low']:+.3f} to {entry['high']:+.3f}" if known and not isnan(entry["low"]) else "–",
+            (f"{entry['difference']:+.3f}" + (f" [{entry['low']:+.3f}, {entry['high']:+.3f}]" if certain else ""))
+            if known
+            else "–",
             tests.as_text(entry["p"]) if known else "–",
-            tests.as_text(entry["p_holm"]) if known else "–",
-            entry["stars"] if entry["verdict"] == "different" else entry["verdict"],
-            f"{entry['first']['n']}, {entry['second']['n']}",
+            *([tests.as_text(entry["p_holm"]) if known else "–"] if adjusted else []),
+            way if entry["verdict"] == "different" else entry["verdict"],
+            f"{entry['better']:.2f}, {entry['same']:.2f}, {entry['worse']:.2f}" if certain else "–",
+            in_words(entry["seeds"]) if known else "–",
+            ", ".join(_runs(entry[name]) for name in ("first", "second")),
         ]
         shown.add_row(*map(Text, cells))
     console.print(Text(f"first: {rows[0]}    second: {rows[1]}    measure: {measure}"))
     if compared:
         console.print(shown)
-        console.print(Text("two-sided Mann-Whitney U over seeds: * p < 0.05, ** p < 0.01; difference: of medians"))
+        console.print(Text("p: Welch's test on the mean over seeds; better, same (within 0.01), worse: probabilities"))
+        if any(entry[name].get("threshold_artefacts") for entry in compared for name in ("first", "second")):
+            console.print(Text("†: near 0 only because of the threshold"))
+        if adjusted:
+            names = ((False, "real"), (True, "synthetic"))
+            kinds = [f"{families[kind]} on {name} data" for kind, name in names if families[kind]]
+            console.print(
+                Text(f"p Holm, and what is said from it: adjusted for all pairs and tasks: {', '.join(kinds)}")
+            )
     for line in [*_further(rows, compared, over_tasks), *apart]:
         console.print(Text(line))
 
@@ -269,8 +306,8 @@ def _further(
             if facts.get("threshold_gap"):
                 plain = facts["mean_iou"] if isnan(facts["plain_iou"]) else facts["plain_iou"]
                 yield (
-                    f"† {entry['label']}: {row} has IoU {plain:.3f} at the protocol's threshold and "
-                    f"{facts['tuned_iou']:.3f} at the one chosen on training images, "
+                    f"{'† ' if facts['threshold_artefacts'] else ''}{entry['label']}: {row} has IoU {plain:.3f} at the "
+                    f"protocol's threshold and {facts['tuned_iou']:.3f} at the one chosen on training images, "
                     f"average precision {facts['average_precision']:.3f}"
                 )
         for over in ("image", "seed"):
@@ -279,9 +316,16 @@ def _further(
                     f"{entry['label']}: paired by {over}, shift {paired['shift']:+.3f}, signed-rank p = "
                     f"{tests.as_text(paired['p'])}, {paired['verdict']}, n = {paired['n']}"
                 )
+        if "delta" in entry:
+            yield (
+                f"{entry['label']}: medians {entry['median']:.3f} and {entry['other_median']:.3f}, "
+                f"Hodges-Lehmann shift {entry['shift']:+.3f}, Cliff's delta {entry['delta']:+.2f}, "
+                f"A12 {entry['a12']:.2f}, Mann-Whitney p = {tests.as_text(entry['p_mann_whitney'])}"
+                f"{entry['stars']} (not adjusted)"
+            )
         if margins := entry.get("non_inferiority"):
             for name, row in zip(("first", "second"), rows, strict=True):
-                yield f"{entry['label']}: {row} with margin {margins['margin']:g}: {margins[name]}"
+                yield f"{entry['label']}: {row} with margin {margins['margin']:g}: {margins[name]} (one-sided 0.025)"
     for each in over_tasks:
         kind = "synthetic" if each["synthetic"] else "real"
         yield (
@@ -290,9 +334,14 @@ def _further(
         )
 
 
+def _runs(facts: Mapping[str, Any]) -> str:
+    failed = len(facts["diverged"])
+    return f"{facts['n']} of {facts['n'] + failed}" if failed else str(facts["n"])
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
-    return None if isinstance(value, float) and isnan(value) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value

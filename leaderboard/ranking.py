@@ -177,15 +177,17 @@ def benchmark_means(board: Board, rows: Sequence[str], measure: Measure = "score
     return np.array([by_task[names == name].mean(axis=0) for name in dict.fromkeys(runs.benchmarks)])
 
 
-def compared(board: Board, column: Column, rows: Sequence[str]) -> Compared:
-    """Compare every pair of rows on one task, under every test, by the protocol's score."""
-    runs, tests = board.runs["score"], board.on_tasks("score")
+def compared(board: Board, column: Column, rows: Sequence[str], measure: Measure = "score") -> Compared:
+    """Compare every pair of rows on one task, under every test, by a measure."""
+    runs, tests = board.runs[measure], board.on_tasks(measure)
     samples = [runs.samples[row, column.task] for row in rows]
     means = [runs.mean_on(row, column.task) for row in rows]
     places = [tests.models.index(row) for row in rows]
     cells = [board.cell(row, column) for row in rows]
     images, (names, volumes) = image_table(cells), by_volume(cells)
     alone = images.shape[1] == len(set(names))
+    if measure != "score":  # it alone is kept of every image
+        images, volumes = images[:, :1], [table[:, :1] for table in volumes]
     low, high, _ = components.crossed(volumes)
     return Compared(
         rows=rows,

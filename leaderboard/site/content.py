@@ -14,11 +14,6 @@ from embench.core import parallel
 from leaderboard import boards as table
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
-        for column in self.columns:
-            board, rows = self.board_of[column.key], list(self.by_column[column.key])
-            work["pairs", column.key] = partial(ranking_module.compared, board, column, rows)
-        fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
-        found = parallel.forked(lambda each: each(), list(work.values()), fewest)
 from leaderboard.stats.pairwise import Pairings
 from leaderboard.trials import MEASURES, Measure, Trial, slug
 
@@ -126,22 +121,11 @@ class Content:
         for board in self.boards:
             for measure in MEASURES:
                 work["rank", board.slug, measure] = partial(ranking_module.rank, board, SEED, measure=measure)
-<<<<<<< HEAD
-        for key, scores in self._images.items():
-            work["images", key] = partial(tests.signed_rank_all, scores)
-        for measure in MEASURES:
-            for key, cells in self.by_column.items():
-                samples = [cell.values(measure) for cell in cells.values()]
-                work["pairs", measure, key] = partial(tests.compare_all, samples)
-        fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
-        found = parallel.forked(lambda each: each(), list(work.values()), fewest)
-=======
         for column in self.columns:
             board, rows = self.board_of[column.key], list(self.by_column[column.key])
             work["pairs", column.key] = partial(ranking_module.compared, board, column, rows)
-        fewest = 2 if len(self.trials) > FEW else None
-        found = parallel.each(lambda each: each(), list(work.values()), fewest)
->>>>>>> 5a40f6b (leaderboard: letters, ranks, marks and verdict from one family of Welch's tests; failed runs count; figures of the ranking)
+        fewest = 2 if len(self.trials) > FEW else parallel.FEWEST
+        found = parallel.forked(lambda each: each(), list(work.values()), fewest)
         return dict(zip(work, found, strict=True))
 
 
