@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ from embench.scoring.results import load
 from leaderboard import boards
 from leaderboard import trials as trials_module
 from leaderboard.site import build as site
-from leaderboard.stats import tests
 
 
 def build(results: Sequence[Path], out: Path, data: Path | None = None) -> Path:
@@ -131,38 +129,60 @@ def controls(repeats: int, seed: int) -> None:
 
 
 def power(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
-    """Print what so many seeds can tell apart on each task, from the spread of earlier results.
+    """Print what so many seeds can tell apart on each task, and how many settle it, from the spread of earlier results.
 
-    A task without results of its own borrows the spread of all real ones; without any the difference is given in
-    standard deviations.
+    Of each task the results of its own budget (else those of another, said so), for the two rows of the largest and
+    the smallest spread, each at its upper limit, in the family of all pairs of its rows.
 
     Raises
     ------
     BadInput
-        After printing: result files that could not be used.
+        Fewer than two seeds; or, after printing, result files that could not be used.
     """
-    from leaderboard.stats.power import prospects
+    from leaderboard.stats.means import ROPE
+    from leaderboard.stats.power import CONFIDENCE, POWER, detectable, in_words, seeds_to_settle, upper_spread
 
-    folders = [folder for folder in results if folder.is_dir()]
-    trials, refused = trials_module.read(folders)
-    samples: dict[str, list[tests.Floats]] = defaultdict(list)
-    for (_, (task, _)), cell in boards.cells_of(trials).items():
-        if task in tasks or not any(trial.result.synthetic for trial in cell.trials):
-            samples[task].append(cell.scores)
+    if seeds < 2:
+        raise BadInput(f"--seeds {seeds}: give at least 2; one run says nothing of its spread")
+    trials, refused = trials_module.read([folder for folder in results if folder.is_dir()])
+    cells = boards.cells_of(trials)
     rows = []
-    for found in prospects(samples, tasks, seeds, np.random.default_rng(0)):
-        spread = found.spread
-        if not spread.rows:
-            source, difference = "no earlier results", f"{found.deviations:.2f} SD"
-        else:
-            of = "" if found.own else " of other tasks"
-            source = f"SD {spread.deviation:.3f} ({spread.low:.3f}–{spread.high:.3f}), {spread.rows} rows{of}"
-            difference = f"{found.detectable:.3f}"
-        if found.smallest_p >= tests.LEVEL:
-            difference = "none: n too small"
-        rows.append((found.task, source, f"{found.smallest_p:.4f}", difference))
-    print_table(("task", "spread over seeds", f"smallest p, {seeds} seeds", "difference found 8 times in 10"), rows)
-    print("two-sided Mann-Whitney U at 0.05 per task, two rows of so many seeds, normal scores of one spread")
+    for task in tasks:
+        columns = [column for column in boards.columns_of(trials) if column.task == task]
+        own = [each for each in columns if each.facts and each.facts.iterations == each.fingerprint.iterations]
+        found: dict[str, tuple[float, int]] = {}
+        column = max(own or columns, key=lambda each: sum(key == each.key for _, key in cells), default=None)
+        for (row, key), cell in cells.items():
+            if column is not None and key == column.key and len(cell.counted) > 1:
+                found[row] = float(upper_spread(cell.spread, len(cell.counted))), len(cell.counted)
+        if column is None or not found:
+            rows.append((task, "no earlier results", "–", "–", "–"))
+            continue
+        limits = sorted(spread for spread, _ in found.values())
+        family = max(1, len(found) * (len(found) - 1) // 2)
+        pairs = {
+            "steadiest": (limits[0], limits[min(1, len(limits) - 1)]),
+            "least steady": (limits[-1], limits[-2 if len(limits) > 1 else -1]),
+        }
+        budget = f"{column.fingerprint.iterations} iterations" + ("" if own else ", not the task's budget")
+        for name, pair in pairs.items():
+            rows.append(
+                (
+                    f"{task} ({budget})",
+                    f"{name} pair of {len(found)} rows: SD up to {pair[0]:.3f} and {pair[1]:.3f}",
+                    str(family),
+                    f"{detectable(pair, (seeds, seeds), family):.3f}",
+                    in_words(float(seeds_to_settle(5 * ROPE, *pair, family))),
+                )
+            )
+    print_table(
+        ("task", "spread over seeds", "tests", f"difference found with {seeds} seeds", f"seeds to find {5 * ROPE:g}"),
+        rows,
+    )
+    print(
+        f"Welch's test on the mean at 0.05, adjusted for all pairs of the task's rows; found with probability "
+        f"{POWER:g}, with spreads at their upper {100 * CONFIDENCE:.0f} % limit"
+    )
     if refused:
         raise BadInput(refused)
 

@@ -20,7 +20,7 @@ from leaderboard.boards import Cell, Column
 from leaderboard.stats import tests
 from leaderboard.stats.means import non_inferior
 from leaderboard.stats.pairwise import Pairings
-from leaderboard.stats.seeds import in_words
+from leaderboard.stats.power import in_words
 from leaderboard.trials import Measure, Trial
 
 
@@ -141,7 +141,7 @@ def _compared(
     column: Column,
     first: Cell,
     second: Cell,
-    line: dict[str, Any] | None,
+    line: Mapping[Any, Any] | None,
     measure: Measure,
     margin: float | None,
 ) -> dict[str, Any]:

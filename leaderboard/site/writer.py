@@ -17,7 +17,7 @@ from embench.core.files import write_atomic
 from leaderboard import paper
 from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
 from leaderboard.stats import tests
-from leaderboard.stats.seeds import in_words
+from leaderboard.stats.power import in_words
 from leaderboard.trials import MEASURES
 
 ASSETS = ("site.css", "site.js", "icon.svg")

@@ -13,9 +13,9 @@ from embench.core.names import unknown
 from leaderboard.stats import components
 from leaderboard.stats import tests as statistics
 from leaderboard.stats.means import LEVEL, ROPE, Mean, non_inferior, welch
+from leaderboard.stats.power import in_words, seeds_to_settle, upper_spread
 from leaderboard.stats.ranking import OnTasks, Ranking
 from leaderboard.stats.runs import Runs, Sample, runs_of
-from leaderboard.stats.seeds import in_words, seeds_to_settle, upper_spread
 
 VERDICTS = ("better", "worse", "not distinguished", "n too small")
 

@@ -16,7 +16,7 @@ from leaderboard.boards import Column
 from leaderboard.stats import several
 from leaderboard.stats import tests as statistics
 from leaderboard.stats.means import Differences
-from leaderboard.stats.seeds import seeds_to_settle
+from leaderboard.stats.power import seeds_to_settle
 from leaderboard.stats.tests import Floats, Pairs
 
 Key = tuple[str, str]

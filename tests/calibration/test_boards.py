@@ -9,7 +9,7 @@ import pytest
 from calibration.boards import KINDS, ROWS, SD, SEEDS, TASKS, Kind, errors
 
 from leaderboard.stats.means import mean_of, welch
-from leaderboard.stats.seeds import detectable, power, upper_spread
+from leaderboard.stats.power import detectable, power, upper_spread
 
 pytestmark = pytest.mark.slow
 
