@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -14,8 +14,10 @@ from embench.core import parallel
 from leaderboard import boards as table
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
+from leaderboard.site.overlays import Sections
 from leaderboard.stats.pairwise import Pairings
 from leaderboard.trials import MEASURES, Measure, Trial, slug
+from leaderboard.trivial import NAMES, trivial
 
 Key = tuple[str, str]
 SEED = 0
@@ -108,6 +110,29 @@ class Content:
                 if column.key not in found or len(board.rows) > len(found[column.key].rows):
                     found[column.key] = board
         return found
+
+    def trivial(self, column: Column, pictures: Sections) -> dict[str, float]:
+        """Return what trivial predictions score on a task."""
+        if column.key not in self._trivial:
+            cells = self.by_column[column.key].values()
+            finished = (trial for cell in cells for trial in cell.trials if trial.score is not None)
+            first = min(finished, key=lambda trial: not trial.result.sections, default=None)
+            self._trivial[column.key] = {} if first is None else trivial(first, pictures.pixels)
+        return self._trivial[column.key]
+
+    def trivial_on(self, board: Board, pictures: Mapping[Key, Sections]) -> dict[str, float]:
+        """Return what trivial predictions score over the tasks of a board, where that is known of all of them."""
+        by_task = {column.task: self.trivial(column, pictures[column.key]) for column in board.columns}
+        runs = board.runs["score"]
+        return {
+            name: sum(weight * by_task[task][name] for task, weight in zip(runs.tasks, runs.weights, strict=True))
+            for name in NAMES
+            if all(name in by_task[task] for task in runs.tasks)
+        }
+
+    @cached_property
+    def _trivial(self) -> dict[Key, dict[str, float]]:
+        return {}
 
     @cached_property
     def pairings(self) -> Pairings:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ class Sections:
     sections: list[Section] = field(default_factory=list)
     note: str = ""
     faults: list[str] = field(default_factory=list)
+    pixels: dict[str, int] = field(default_factory=dict)
+    """Of test items whose data are at hand: of a section where those are scored, else of the volume."""
 
     @property
     def files(self) -> list[str]:
@@ -100,6 +103,10 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
     drawn = _Drawn(out, column)
     with ExitStack() as stack:
         volumes, made.note = _truth(column, data, stack)
+        whole = column.fingerprint.scoring["planes"] != "2d"
+        made.pixels = {
+            name: prod(volume.image.shape if whole else volume.image.shape[1:]) for name, volume in volumes.items()
+        }
         for row, cell in cells.items():
             trial = _median_with_sections(cell)
             if trial is None:

@@ -40,7 +40,7 @@ def writers(
     """Return what writes the site, each a page or a few files."""
 
     def index(site: Site) -> None:
-        site.page("index.html", "index.html", **index_page(content, site))
+        site.page("index.html", "index.html", **index_page(content, site, pictures))
 
     def about(site: Site) -> None:
         limits = {"fewest": boards.FEWEST_SEEDS, "matters": boards.THRESHOLD_MATTERS}
@@ -84,9 +84,9 @@ def writers(
 # ---- pages
 
 
-def index_page(content: Content, site: Site) -> dict[str, Any]:
+def index_page(content: Content, site: Site, pictures: Mapping[Key, overlays.Sections]) -> dict[str, Any]:
     return {
-        "boards": [_board(content, site, board) for board in content.boards],
+        "boards": [_board(content, site, board, pictures) for board in content.boards],
         "refused": content.refused,
         "trials": len(content.trials),
         "tasks": [_column(column) for column in content.columns],
@@ -96,7 +96,8 @@ def index_page(content: Content, site: Site) -> dict[str, Any]:
     }
 
 
-def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
+def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, overlays.Sections]) -> dict[str, Any]:
+    trivial = content.trivial_on(board, pictures)
     ranked = {measure: _standing(content.rankings[board.slug, measure]) for measure in MEASURES}
     ranking = content.rankings[board.slug, "score"]
     order = _order(ranked["score"], board.rows)
@@ -148,7 +149,9 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
         "family": board.on_tasks().family,
         "given": _given(board, board.columns),
         "commits": _commits(board, board.columns),
-        **_figures(board, board.slug, board.title),
+        **_figures(board, board.slug, board.title, trivial),
+        "below": _below(content.rankings[board.slug, "score"], trivial),
+        "strips": [strip for column in board.columns if (strip := _strip(board, column, pictures[column.key]))],
         "diagram": _diagram(board, site, ranking),
         "published": published,
         "files": {
@@ -159,7 +162,9 @@ def _board(content: Content, site: Site, board: Board) -> dict[str, Any]:
     }
 
 
-def _figures(board: Board, slug: str, title: str, column: Column | None = None) -> dict[str, Any]:
+def _figures(
+    board: Board, slug: str, title: str, trivial: Mapping[str, float], column: Column | None = None
+) -> dict[str, Any]:
     """Return the verdict on a ranking with its figures: of a board, or of one of its tasks."""
     ranking = board.ranking() if column is None else board.ranking_on(column)
     names = charts.brief(ranking.models)
@@ -182,7 +187,7 @@ def _figures(board: Board, slug: str, title: str, column: Column | None = None) 
         "verdict": verdict(ranking, names, budget_of(columns), leaders),
         "rows_with_letters": MOST_ROWS,
         "pairs": ranking.family,
-        "dots": ranking_charts.dot_plot(dots, {}, f"Means and 95 % intervals: {title}") if dots else "",
+        "dots": ranking_charts.dot_plot(dots, trivial, f"Means and 95 % intervals: {title}") if dots else "",
         "map": ranking_charts.significance_map(
             ranking.models,
             ranking.p,
@@ -197,6 +202,36 @@ def _figures(board: Board, slug: str, title: str, column: Column | None = None) 
         else "",
         "ways": ranking_charts.rank_lines(rows, ways, f"Ranks under every measure: {title}") if len(rows) > 1 else "",
         "left_out": [row for row in ranking.models if row not in rows],
+    }
+
+
+def _below(ranking: pd.DataFrame, trivial: Mapping[str, float]) -> dict[str, list[str]]:
+    """Return which trivial predictions score as much as a row or more."""
+    if ranking.empty:
+        return {}
+    return {
+        row: [name for name, value in trivial.items() if mean <= value]
+        for row, mean in zip(ranking["row"], ranking["mean"], strict=True)
+    }
+
+
+def _strip(board: Board, column: Column, pictures: overlays.Sections) -> dict[str, Any] | None:
+    """Return a test section of a real task with the truth and what the leading rows predict; none without images."""
+    leading = board.ranking_on(column).models
+    shown = [each for each in pictures.sections if each.image and each.truth and set(leading) & set(each.predictions)]
+    if column.synthetic or not shown:
+        return None
+    section = shown[len(shown) // 2]
+    rows = [row for row in leading if row in section.predictions][:3]
+    names = charts.brief(rows)
+    return {
+        "column": _column(column),
+        "item": section.item,
+        "index": section.index,
+        "size": section.size,
+        "image": section.image,
+        "truth": section.truth,
+        "rows": [{"name": names[row], "label": row, **asdict(section.predictions[row])} for row in rows],
     }
 
 
@@ -360,6 +395,7 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
     }
     order = _order(ranked["score"], cells)
     reference = next((row for row in order if row.partition("@")[0] == paper.BASELINE), order[0])
+    trivial = content.trivial(column, pictures)
     tests = {measure: board.on_tasks(measure).only(column.task) for measure in MEASURES}
     marks = {measure: {column.slug: _marks(tests[measure], column, order)} for measure in MEASURES}
     spreads = ranking_module.spreads(board, column, order, SEED)
@@ -403,7 +439,8 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
         "given": _given(board, [column]),
         "commits": _commits(board, [column]),
         "neighbours": ranking_module.neighbours(list(cells.values())),
-        **_figures(board, column.slug, column.label, column),
+        **_figures(board, column.slug, column.label, trivial, column),
+        "below": _below(ranking_module.rank(board, SEED, 100, column=column), trivial),
         "rows": lines,
         "reference": reference,
         "references": order,
