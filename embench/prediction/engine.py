@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from embench.core.errors import BadInput
 from embench.data import writers
+from embench.data.blocks import Block, blocks
 from embench.data.writers import ome_zarr
 from embench.data.writers.base import Kind, Layer
-from embench.prediction.networks import Doubt, Network, entropy, mean
+from embench.prediction.networks import Doubt, Network, VolumeNetwork, entropy, joined, mean
 from embench.prediction.source import Nearest, Source
 from embench.prediction.work import Progress, Work
 from embench.training.inference import labels_2d
@@ -90,8 +91,8 @@ class Prediction:
     ----------
     source : Source
         On the grid on which the networks look at it.
-    networks : sequence of Network
-        The mean of their scores is taken.
+    networks : sequence of Network or of VolumeNetwork
+        The mean of their scores is taken; networks of volumes are given blocks of one size.
     axes : tuple of int
         Along which sections are predicted; ``()``: sections are images of their own, their labels not from sums.
     outputs : Outputs
@@ -107,7 +108,7 @@ class Prediction:
     def __init__(
         self,
         source: Source,
-        networks: Sequence[Network],
+        networks: Sequence[Network] | Sequence[VolumeNetwork],
         axes: tuple[int, ...],
         outputs: Outputs,
         work: Work,
@@ -117,16 +118,20 @@ class Prediction:
         voxel_size: tuple[float, float, float] | None = None,
     ) -> None:
         self.source, self.axes, self.outputs, self.work = source, axes, outputs, work
-        self.networks, self.doubt = networks, doubt
         self.has_spread = "doubt" in outputs.kinds and doubt == "spread"
-        self.rows = mean(networks, doubt if self.has_spread else None)
+        self.doubt: Doubt | None = doubt if self.has_spread else None
+        self.networks = [network for network in networks if isinstance(network, Network)]
+        self.deep = [network for network in networks if isinstance(network, VolumeNetwork)]
+        self.rows = mean(self.networks, self.doubt)
         self.channels = 1 if len(outputs.classes) == 2 else len(outputs.classes)
         self.grid = tuple(grid or source.shape)
         self.voxel_size = voxel_size or source.voxel_size
         self.is_regridded = self.grid != source.shape
-        self.is_summed = len(axes) > 1
+        self.is_summed = len(axes) > 1 and not self.deep
+        self.is_staged = self.is_summed or bool(self.deep)
         self.arrays: dict[str, Any] = {}
-        self.units = [unit for axis in axes or (0,) for unit in self._units(axis)]
+        self.units = [] if self.deep else [unit for axis in axes or (0,) for unit in self._units(axis)]
+        self.blocks = list(blocks(source.shape, self.deep[0].block, self.deep[0].halo)) if self.deep else []
 
     def layer(self, kind: Kind, shape: Sequence[int] | None = None) -> Layer:
         """Return the facts of an output layer."""
@@ -137,7 +142,7 @@ class Prediction:
     @property
     def voxels(self) -> int:
         """Voxels to predict, once for every axis."""
-        return sum(unit.voxels for unit in self.units)
+        return sum(unit.voxels for unit in self.units) + sum(map(_voxels, self.blocks))
 
     def run(self, progress: Progress = lambda _: None) -> None:
         """Predict everything, beside other processes at the same; :meth:`array` then gives it.
@@ -148,7 +153,7 @@ class Prediction:
             Called with the voxels predicted since the last call; those that were done before count too.
         """
         self._open()
-        if self.is_summed:
+        if self.is_staged:
             self.work.each([f"stage-{z:06d}" for z in self._stage_units()], self._stage)
         units = {str(unit): unit for unit in self.units}
         ours: set[str] = set()
@@ -162,6 +167,10 @@ class Prediction:
                 progress(units[name].voxels)
 
         self.work.each(list(units), predict, done)
+        places = {f"deep-{number:06d}": block for number, block in enumerate(self.blocks)}
+        self.work.each(
+            list(places), lambda name: self._predict_block(places[name]), lambda name: progress(_voxels(places[name]))
+        )
         if self.is_summed:
             self.work.each([f"block-{z:06d}-{y:06d}" for z, y in self._block_units()], self._join)
 
@@ -181,15 +190,17 @@ class Prediction:
         thick, side = (_CUBE[0] if self.is_summed else self._depth(0)), min(_SIDE, self._band(0))
         for kind in self.outputs.kinds:
             layer, path = self.layer(kind, shape), self.outputs.paths.get(kind)
-            chunks = (*(1 for _ in layer.shape[:-3]), thick, side, side)
+            # whole chunks are written by one process each
+            chunks = (*(1 for _ in layer.shape[:-3]), *(self.deep[0].block if self.deep else (thick, side, side)))
             if path is not None and writers.is_zarr(path) and not self.is_regridded:
                 create = partial(ome_zarr.create, path, layer, chunks, self.outputs.version)
                 self.arrays[kind] = self.work.made(kind, path, create)
             else:
                 self.arrays[kind] = self.work.array(kind, layer.shape, layer.dtype, chunks)
+        if self.is_staged:
+            self.arrays["image"] = self.work.array("image", shape, np.dtype(np.uint8), _CUBE)
         if not self.is_summed:
             return
-        self.arrays["image"] = self.work.array("image", shape, np.dtype(np.uint8), _CUBE)
         for axis in self.axes:
             section = self._section(axis)
             rows = side if axis == 0 else _CUBE[0]
@@ -230,7 +241,7 @@ class Prediction:
         ]
 
     def _stage_units(self) -> list[int]:
-        return list(range(0, self.source.shape[0], _CUBE[0])) if self.is_summed else []
+        return list(range(0, self.source.shape[0], _CUBE[0])) if self.is_staged else []
 
     def _block_units(self) -> list[tuple[int, int]]:
         depth, height, _ = self.source.shape
@@ -262,8 +273,7 @@ class Prediction:
             self.work.stop.check()
             scores = self.rows(np.ascontiguousarray(section), unit.top, unit.bottom)
             progress((unit.bottom - unit.top) * unit.width)
-            if not np.isfinite(scores).all():
-                raise BadInput(f"{self.source.origin}: the network's scores are not finite; was it trained to its end?")
+            self._check_finite(scores)
             if self.is_summed:
                 planes.append(_scaled(scores, len(self.axes)))
                 continue
@@ -275,6 +285,18 @@ class Prediction:
         else:
             for kind in self.outputs.kinds:
                 self.arrays[kind][where] = np.stack(found[kind], -3)
+
+    def _predict_block(self, block: Block) -> None:
+        self.work.stop.check()
+        image_ZYX = np.ascontiguousarray(self.arrays["image"][block.read])
+        scores = joined([network.predict(image_ZYX) for network in self.deep], self.doubt)[(slice(None), *block.inner)]
+        self._check_finite(scores)
+        for kind, values in self._layers(_scaled(scores, 1)).items():
+            self.arrays[kind][(..., *block.write)] = values
+
+    def _check_finite(self, scores: NDArray[np.float32]) -> None:
+        if not np.isfinite(scores).all():
+            raise BadInput(f"{self.source.origin}: the network's scores are not finite; was it trained to its end?")
 
     def _join(self, name: str) -> None:
         """Add the planes of a block and write what follows from the sum."""
@@ -331,6 +353,10 @@ class Prediction:
 
     def _gridded(self, array: Any) -> Any:
         return Nearest(array, self.grid) if self.is_regridded else array
+
+
+def _voxels(block: Block) -> int:
+    return int(np.prod([part.stop - part.start for part in block.write]))
 
 
 def _scaled(scores: NDArray[np.float32], axes: int) -> NDArray[np.uint8]:

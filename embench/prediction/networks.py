@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,6 +57,23 @@ class Network:
         return scores_CYX[:, start - first : stop - first]
 
 
+@dataclass(frozen=True)
+class VolumeNetwork:
+    """What predicts blocks of a volume with what is around them.
+
+    Parameters
+    ----------
+    predict : callable
+        From an image (Z, Y, X) uint8 to its scores (C, Z, Y, X) float32 within 0..1.
+    block, halo : (int, int, int)
+        Voxels (ZYX); see :func:`embench.data.blocks.blocks`.
+    """
+
+    predict: Callable[[NDArray[np.uint8]], Scores]
+    block: tuple[int, int, int]
+    halo: tuple[int, int, int]
+
+
 def mean(networks: Sequence[Network], doubt: Doubt | None = None) -> Callable[[Section, int, int], Scores]:
     """Return what gives the mean of several networks' scores of a section's rows.
 
@@ -64,14 +82,18 @@ def mean(networks: Sequence[Network], doubt: Doubt | None = None) -> Callable[[S
     """
 
     def rows(section: Section, start: int, stop: int) -> Scores:
-        every = [network.rows(section, start, stop) for network in networks]
-        scores_CYX = every[0] if len(every) == 1 else np.asarray(np.mean(every, 0, dtype=np.float32))
-        if doubt != "spread":
-            return scores_CYX
-        spread_YX = (2 * np.std(every, 0, dtype=np.float32)).mean(0)
-        return np.concatenate([scores_CYX, np.minimum(spread_YX, 1)[None]])
+        return joined([network.rows(section, start, stop) for network in networks], doubt)
 
     return rows
+
+
+def joined(every: Sequence[Scores], doubt: Doubt | None = None) -> Scores:
+    """Return the mean of several networks' scores (C, ...), with their disagreement behind it where asked for."""
+    scores = every[0] if len(every) == 1 else np.asarray(np.mean(every, 0, dtype=np.float32))
+    if doubt != "spread":
+        return scores
+    spread = (2 * np.std(every, 0, dtype=np.float32)).mean(0)
+    return np.concatenate([scores, np.minimum(spread, 1)[None]])
 
 
 def entropy(scores: Scores) -> Scores:

@@ -29,7 +29,7 @@ from embench.models import trained
 from embench.models.trained import Trained
 from embench.prediction import instances, source
 from embench.prediction.engine import Outputs, Prediction
-from embench.prediction.networks import Doubt, Network, flipped
+from embench.prediction.networks import Doubt, Network, VolumeNetwork, flipped
 from embench.prediction.source import GreyRange, Source, VoxelSize
 from embench.prediction.work import Work
 from embench.training.recipe import Inference, SlidingWindow
@@ -393,7 +393,7 @@ class Applied:
     def __init__(self, networks: Sequence[Trained], options: Options, inferences: Sequence[Inference]) -> None:
         self.trained, self.options, self.inferences = networks, options, inferences
         self.task = networks[0].card.the_task
-        self.networks: list[Network] = []
+        self.networks: list[Network] | list[VolumeNetwork] = []
         self.stop = signals.Interrupt()
         self.device = ""
 
@@ -523,10 +523,14 @@ def _applied(
             inferences = [_inference(network, options, shape) for network in networks]
             applied = Applied(networks, options, inferences)
             applied.stop, applied.device = stop, str(device)
-            applied.networks = [
+            ready = [
                 _network(network, inference, options, device)
                 for network, inference in zip(networks, inferences, strict=True)
             ]
+            deep = [network for network in ready if isinstance(network, VolumeNetwork)]
+            if deep and (len(deep) < len(ready) or len({(each.block, each.halo) for each in deep}) > 1):
+                raise BadInput("networks of volumes can be averaged with each other alone, and at one size of block")
+            applied.networks = deep or [network for network in ready if isinstance(network, Network)]
             yield applied
     finally:
         torch.set_num_threads(before)
@@ -597,12 +601,23 @@ def load_module(network: Trained, model: str | None = None) -> nn.Module:
     return network.load_into(module).eval()
 
 
-def _network(network: Trained, inference: Inference, options: Options, device: Any) -> Network:
+def _network(network: Trained, inference: Inference, options: Options, device: Any) -> Network | VolumeNetwork:
+    from embench.models.registry import code_of, find_model
+    from embench.models.volume import TorchVolumeModel
     from embench.training.inference import predict_section
     from embench.training.precision import autocast, deployed, place
+    from embench.training.recipe import Recipe
 
     card, task = network.card, network.card.the_task
-    fixed = deployed(place(load_module(network, options.model), device))
+    module = place(load_module(network, options.model), device)
+    adapter = find_model(options.model if options.model and code_of(card.adapter) else card.adapter)
+    if isinstance(adapter, TorchVolumeModel):
+        if options.flips or options.tile or options.tile_overlap is not None:
+            raise BadInput(f"{card.row}: a network of volumes; leave out --flips, --tile and --tile-overlap")
+        recipe = Recipe(card.recipe["name"], crop=card.recipe["crop"], scale=card.scale, precision=card.precision)
+        ready = adapter.predictor(module, task, recipe, card.norms, device)
+        return VolumeNetwork(ready.predict, ready.block, ready.halo)
+    fixed = deployed(module)
     fixed = flipped(fixed).eval() if options.flips else fixed
 
     def predict(section: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -18,10 +18,10 @@ from embench.core.signals import Interrupt
 from embench.data.writers.base import Kind
 from embench.prediction import engine
 from embench.prediction.engine import Outputs, Prediction
-from embench.prediction.networks import Network, entropy, flipped
+from embench.prediction.networks import Network, VolumeNetwork, entropy, flipped
 from embench.prediction.source import Source, from_array
 from embench.prediction.work import Work
-from embench.training.inference import labels_2d, predict_planes, predict_section
+from embench.training.inference import BlockPredict, labels_2d, predict_planes, predict_section
 from embench.training.recipe import Inference, SlidingWindow, WholeImage
 
 WINDOWS = SlidingWindow(32, 0.5, 0.7, 3)
@@ -44,7 +44,7 @@ def image(shape: tuple[int, ...] = (9, 70, 90)) -> NDArray[np.uint8]:
 
 def predicted(
     source: Source,
-    networks: list[Network],
+    networks: list[Network] | list[VolumeNetwork],
     axes: tuple[int, ...],
     kinds: tuple[Kind, ...] = ("labels",),
     classes: tuple[str, ...] = CLASSES[:2],
@@ -194,3 +194,20 @@ def test_processes_share_a_prediction_and_give_what_one_gives(tmp_path: Path) ->
         each.join()
         assert each.exitcode == 0
     np.testing.assert_array_equal(read_zarr(out), whole(network(WINDOWS, 1, True), image(), (0, 1, 2), 1))
+
+
+def test_blocks_of_a_network_of_volumes_are_joined_as_a_trial_joins_them() -> None:
+    torch.manual_seed(0)
+    net = nn.Conv3d(1, 3, 3, padding=1).eval()
+
+    def predict(image_ZYX: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return net(torch.tensor(image_ZYX)[None, None].float() / 255)[0].softmax(0).numpy()
+
+    block, halo = (4, 32, 20), (1, 3, 2)
+    found = predicted(
+        from_array(image()), [VolumeNetwork(predict, block, halo)], (0, 1, 2), ("labels", "probabilities"), CLASSES
+    )
+    expected = predict_planes(BlockPredict(predict, block, halo), image(), (0, 1, 2), 3)
+    np.testing.assert_array_equal(found["labels"], expected.labels())
+    np.testing.assert_array_equal(found["probabilities"], expected.scores())

@@ -77,6 +77,7 @@ def scored_image(data: Path, task: str) -> NDArray[np.uint8]:
         ("unet-resnet50", "toy-orthoplane"),
         pytest.param("transunet", "toy-orthoplane", marks=pytest.mark.slow),
         pytest.param("transunet", "toy-stack", marks=pytest.mark.slow),
+        pytest.param("unet-3d", "toy-orthoplane", marks=pytest.mark.slow),
     ],
 )
 def test_kept_weights_predict_the_bytes_that_the_trial_scored(run, data: Path, model: str, task: str) -> None:  # type: ignore[no-untyped-def]
