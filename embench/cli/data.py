@@ -50,7 +50,7 @@ def prepare(
         os.environ[ANY_SIZE] = "1"
     given = [each.name for each in fields(own) if getattr(own, each.name) != each.default and each.name != "name"]
     told = ", ".join(f"--{option.replace('_', '-')}" for option in given)
-    known = catalog.is_registered(name) or name in catalog.DATASETS
+    known = catalog.is_registered(name)
     if known and (given or tiles):
         raise BadInput(f"{told or '--tiles'}: for your own images, but {name} is a built-in set; choose another name")
     if tiles:

@@ -6,12 +6,15 @@ import inspect
 import re
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from embench.models.base import GROUPS, SegmentationModel, TorchModel
 from embench.models.registry import find_model, model_names
 from embench.pretraining.initial_checkpoint import start_command
 from embench.pretraining.registry import find_pretraining, pretraining_names
 
+GUIDE = Path(__file__).with_name("models_guide.md")
+"""What is written by hand and stands first: models by what one wants to do."""
 _MODELS = ("model", "what", "network", "start", "transferred", "frozen", "recipe", "parameters", "trained", "source")
 _METHODS = ("method", "what", "network", "epochs", "batch", "crop", "learning rate", "made with")
 
@@ -21,7 +24,8 @@ def markdown() -> str:
     models = [find_model(name) for name in model_names()]
     grouped = {group: [model for model in models if model.group == group] for group in GROUPS}
     parts = [
-        "# Models",
+        GUIDE.read_text().rstrip(),
+        "# Registered models",
         "Generated from the registered models by `python -m embench.cli.modeldocs`; do not edit.",
         "Each row is a network and its start; `embench run --model NAME` or `--model GROUP` runs it. Parameters are "
         "those of a binary task at full size. *Transferred* and *frozen* are beginnings of the names of the network's "

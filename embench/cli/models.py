@@ -29,6 +29,30 @@ def pretrain(
     print(f"checkpoint: {command.run(method, data_name, request)}")
 
 
+@app.command()
+def check(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:NAME", help="A model, recipe, data set, metric or pre-training method; or a model's name."
+        ),
+    ],
+    source: Annotated[Path | None, typer.Option(help="Files of a data set that is not generated.")] = None,
+) -> None:
+    """Try a piece of your own in seconds, before anything is spent on it: what works, and what to mend.
+
+    Exit status 2 if anything does not work. FILE.py is code and is run.
+    """
+    from embench.runs import check as checks
+
+    works = True
+    for finding in checks.check(what, source):
+        works = works and not finding.fault
+        print(f"{'FAULT' if finding.fault else 'ok   '} {finding.what}{f': {finding.fault}' if finding.fault else ''}")
+    if not works:
+        raise typer.Exit(2)
+
+
 @listing.command("models")
 def list_models() -> None:
     """Print the model adapters, group by group."""

@@ -1,17 +1,22 @@
-"""Every task and unlabelled set by name. One explicit table; nothing is found by walking folders."""
+"""Every task and unlabelled set by name: one explicit table, and what installed packages add to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embench.core.errors import BadInput
-from embench.core.names import unknown
+from embench.core.names import is_name, unknown
 from embench.core.paths import data_folder, prepared_path
+from embench.core.plugins import registered_under
 from embench.data import store
 from embench.data.task import Dataset, Task, UnlabelledSet
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Sources = Path | Sequence[Path] | None
 
@@ -62,27 +67,81 @@ TEST_SHAPES: dict[str, tuple[int, int, int]] = {
 """(Z, Y, X) of the test volume, where the publications say it (protocol 3): what can be said before it is prepared."""
 
 
+GROUP = "embench.tasks"
+"""Entry points of installed packages: the name of a data set, and the :class:`embench.Dataset` of that name."""
+
+
+def dataset_names() -> list[str]:
+    """Return the names of all data sets: those of the table, then those of installed packages; none is imported."""
+    return [*DATASETS, *(name for name in registered_under(GROUP) if name not in DATASETS)]
+
+
 @cache
 def find_dataset(name: str) -> Dataset:
-    """Return a data set by its own name or by the name of anything prepared from it."""
+    """Return a data set by its own name or by the name of anything prepared from it.
+
+    Raises
+    ------
+    BadInput
+        An unknown name, with near ones; an installed package whose data set is none.
+    """
     if name in DATASETS:
         module, _, attribute = DATASETS[name].partition(":")
         return getattr(import_module(module), attribute)
-    for dataset in map(find_dataset, DATASETS):
+    if name in (installed := registered_under(GROUP)):
+        return _installed(installed[name])
+    for dataset in map(find_dataset, dataset_names()):
         if any(spec.name == name for spec in dataset.specs):
             return dataset
-    known = [spec.name for dataset in map(find_dataset, DATASETS) for spec in dataset.specs]
-    raise unknown("task or data set", name, [*DATASETS, *known])
+    known = [spec.name for dataset in map(find_dataset, dataset_names()) for spec in dataset.specs]
+    raise unknown("task or data set", name, [*dataset_names(), *known])
+
+
+def _installed(point: EntryPoint) -> Dataset:
+    where = f"{point.value} (entry point {point.name} of {GROUP})"
+    try:
+        dataset = point.load()
+    except Exception as error:  # it is anybody's code
+        raise BadInput(f"{where}: cannot be imported ({type(error).__name__}: {error}); mend or uninstall it") from None
+    if faults := dataset_faults(dataset, point.name):
+        raise BadInput([f"{where}: {fault}" for fault in faults])
+    return dataset
+
+
+def dataset_faults(dataset: object, name: str) -> list[str]:
+    """Say what keeps an object from being the data set called ``name`` of an installed package."""
+    if not isinstance(dataset, Dataset):
+        return [
+            f"{type(dataset).__name__}, not a data set; make it with embench.Dataset(name=..., tasks=..., read=...)"
+        ]
+    faults = [] if dataset.name == name else [f"its data set is called {dataset.name!r}; both names must be the same"]
+    if not dataset.specs:
+        faults.append("nothing is prepared from it: give it tasks or unlabelled sets")
+    own = {spec.name for spec in find_specs(DATASETS)}
+    for spec in dataset.specs:
+        if not is_name(spec.name):
+            faults.append(f"task name {spec.name[:80]!r}: use lower-case letters, digits, '.', '_' and '-'")
+        if spec.name in own or spec.name in DATASETS:
+            faults.append(f"task name {spec.name!r} is that of a built-in one; choose another")
+        if spec.dataset != dataset.name:
+            faults.append(f"{spec.name}: its dataset is {spec.dataset!r}; it must be {dataset.name!r}")
+    return faults
+
+
+def find_specs(names: Iterable[str]) -> list[Task | UnlabelledSet]:
+    """Return everything that is prepared from the data sets of these names."""
+    return [spec for name in names for spec in find_dataset(name).specs]
 
 
 def is_registered(name: str) -> bool:
     """Whether a data set, or a task or unlabelled set prepared from one, is called ``name``."""
-    return name in DATASETS or any(spec.name == name for each in DATASETS for spec in find_dataset(each).specs)
+    names = dataset_names()
+    return name in names or any(spec.name == name for spec in find_specs(names))
 
 
 def all_tasks() -> list[Task]:
     """Return every registered task, in the order of the table."""
-    return [task for name in DATASETS for task in find_dataset(name).tasks]
+    return [task for name in dataset_names() for task in find_dataset(name).tasks]
 
 
 def own_tasks(folder: Path | None = None) -> list[Task]:
@@ -92,14 +151,14 @@ def own_tasks(folder: Path | None = None) -> list[Task]:
         if is_registered(path.stem):  # nobody's own; opening it would only take time
             continue
         with store.Prepared(path) as prepared:
-            if isinstance(prepared.spec, Task) and prepared.spec.dataset not in DATASETS:
+            if isinstance(prepared.spec, Task) and prepared.spec.dataset not in dataset_names():
                 found.append(prepared.spec)
     return found
 
 
 def all_unlabelled() -> list[UnlabelledSet]:
     """Return every registered unlabelled set."""
-    return [spec for name in DATASETS for spec in find_dataset(name).unlabelled]
+    return [spec for name in dataset_names() for spec in find_dataset(name).unlabelled]
 
 
 def find_task(name: str, folder: Path | None = None) -> Task:
@@ -224,7 +283,7 @@ def make(name: str, folder: Path | None = None) -> None:
 
 def is_stale(path: Path, name: str) -> bool:
     """Whether ``path`` holds generated data of another version of its generator."""
-    specs = [spec for dataset in map(find_dataset, DATASETS) for spec in dataset.specs if spec.name == name]
+    specs = [spec for spec in find_specs(dataset_names()) if spec.name == name]
     if not specs or not find_dataset(name).generated:
         return False
     with store.Prepared(path) as prepared:

@@ -10,7 +10,7 @@ from embench.core.errors import BadInput
 from embench.core.files import sha256
 from embench.core.names import check_name, unknown
 from embench.core.plugins import from_file, registered_under
-from embench.models.base import GROUPS, SegmentationModel
+from embench.models.base import GROUPS, SegmentationModel, TorchModel
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -112,6 +112,11 @@ def _checked(adapter: object, spec: str) -> type[SegmentationModel]:
             f"{spec}: not a model adapter; derive it from embench.models.base.TorchModel or SegmentationModel"
         )
     check_name(adapter.name, f"{spec}: name")
+    if issubclass(adapter, TorchModel) and adapter.fit is not SegmentationModel.fit:
+        raise BadInput(
+            f"{spec}: a TorchModel is trained by the harness, which never calls its `fit`; say what it is to do by a "
+            "recipe, or derive from SegmentationModel and train in `fit`"
+        )
     if adapter.group not in GROUPS:
         raise unknown(f"group of {spec}", adapter.group, GROUPS)
     return adapter

@@ -334,7 +334,7 @@ def _data(asked: Asked, planned: Sequence[TrialSpec]) -> Iterator[Check]:
         yield _prepared(path, hashes.get(path), "fail" if path in places else "warn", asked.deep)
     absent = [
         name
-        for name in catalog.DATASETS
+        for name in catalog.dataset_names()
         if not (dataset := catalog.find_dataset(name)).generated
         and not any(paths.prepared_path(spec.name, asked.data).exists() for spec in dataset.specs)
     ]

@@ -137,6 +137,10 @@ def _torch_attempt(
 
     def checked(scores: NDArray[np.float32]) -> NDArray[np.float32]:
         stop.check()
+        if len(scores) != task.outputs:
+            raise BadInput(
+                f"{adapter.name}: its network gives {len(scores)} channels; {task.name} needs {task.outputs}"
+            )
         if not np.isfinite(scores).all():
             raise Diverged(training.iteration)
         return scores

@@ -191,6 +191,7 @@ def test_a_block_is_put_once_and_only_where_one_axis_is_predicted():
 # Trials
 
 
+@pytest.mark.slow
 def test_a_network_of_volumes_is_trained_cut_short_resumed_to_the_same_bytes_and_scored(data, tmp_path):
     whole = run(planned(data, tmp_path / "whole"))
     assert whole.status == "done"
