@@ -103,31 +103,6 @@ def comparable(first: Path, second: Path) -> tuple[list[str], list[str]]:
     return lines, trials_module.circumstances(one, two)
 
 
-def controls(repeats: int, seed: int) -> None:
-    """Print the controls of the statistics on simulated scores, then those of the whole chain from result files on.
-
-    The second take longer, so there is one board of files for ten repeats.
-
-    Raises
-    ------
-    BadInput
-        Fewer than 100 repeats; or, after printing, a control that does not hold.
-    """
-    from leaderboard.calibration import pipeline, statistics
-
-    if repeats < 100:
-        raise BadInput(f"--repeats {repeats}: give at least 100, fewer tell nothing")
-    failed = []
-    generator = np.random.default_rng(seed)
-    runs = ((statistics.run, repeats), (pipeline.run, repeats // 10))
-    for control in (control for run, count in runs for control in run(generator, count)):
-        line = f"{control.name}: {control.share:.3f} of {control.of}, promised {control.promise:.3f}"
-        print(f"{'holds' if control.passed else 'FAILS'}  {line}", flush=True)
-        failed += [] if control.passed else [f"{line}; the statistics are not to be trusted: report this"]
-    if failed:
-        raise BadInput(failed)
-
-
 def power(results: Sequence[Path], tasks: Sequence[str], seeds: int) -> None:
     """Print what so many seeds can tell apart on each task, and how many settle it, from the spread of earlier results.
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from calibration import simulate
+from calibration.simulate import forged as forged
 
 from embench.data.task import Scoring, Task
 from embench.scoring.results import save
 from embench.scoring.schema import ModelCard, SnapshotScore, TrialResult, fingerprint
 from embench.training.recipe import RECIPES
-from leaderboard.calibration import simulate
-from leaderboard.calibration.simulate import forged as forged
 
 MODELS: dict[str, tuple[str, str, int, str]] = {
     "unet-resnet50": ("UNet-ResNet50", "convolutional", 32_500_000, "none"),

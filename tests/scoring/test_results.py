@@ -10,6 +10,7 @@ from typing import Any
 
 import made_results as made
 import pytest
+from calibration import simulate
 
 from embench.core.errors import BadInput
 from embench.data.task import Scoring
@@ -17,7 +18,6 @@ from embench.scoring import counts, results
 from embench.scoring.schema import TrialResult
 from leaderboard import cli
 from leaderboard import trials as trials_module
-from leaderboard.calibration import simulate
 
 MATCHED = made.task("perez-mito", scoring=Scoring("2d", match_instances=True))
 VOLUME = made.task("made-volume", classes=("background", "one", "two"), scoring=Scoring("stack", classes=(1, 2)))

@@ -3,7 +3,7 @@
 A score is what a run got on a test image: the row's quality on the task, plus how hard the image is (for all rows
 alike), plus an error of the run, plus one of the run on that image. Counts with that IoU are written as result files of
 the synthetic suite to a temporary folder and read back as the site does it: checked, put on boards, ranked, compared.
-Counts and promises are those of :class:`leaderboard.calibration.statistics.Control`; no two of the events counted
+Counts and promises are those of :class:`calibration.controls.Control`; no two of the events counted
 together share runs, so that sampling error is that of independent ones.
 """
 
@@ -18,14 +18,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
+from calibration import simulate as simulated
+from calibration.controls import SEEDS, SPREAD, Control
 from numpy.typing import ArrayLike, NDArray
 
 from embench.data.catalog import find_task
 from embench.scoring.results import save
 from embench.scoring.schema import TrialResult
 from leaderboard import trials as trials_module
-from leaderboard.calibration import simulate as simulated
-from leaderboard.calibration.statistics import SEEDS, SPREAD, Control
 from leaderboard.site.content import Content
 from leaderboard.stats.tests import Floats
 

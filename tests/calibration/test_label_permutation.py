@@ -9,20 +9,22 @@ from statistics import fmean
 import numpy as np
 import pytest
 import toy
+from calibration import label_permutation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from embench.cli import runs
 from embench.core.errors import BadInput
 from embench.core.paths import prepared_path
 from embench.data.store import Prepared, write
 from embench.data.task import SPLITS, Item, Scoring, Task
 from embench.models.base import TorchModel
-from embench.runs import label_permutation
 from embench.scoring.counts import count
 from embench.scoring.results import result_files
+
+pytestmark = pytest.mark.slow
+
 
 DISCS = Task(
     name="discs",
@@ -130,20 +132,15 @@ def test_chance_is_the_score_of_calling_everything_foreground(data: Path) -> Non
         assert label_permutation.chance(prepared) == pytest.approx(all_foreground)
 
 
-def test_permuted_labels_score_at_chance_and_right_ones_above_and_nothing_is_left(
-    data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs.permuted_labels("discs", MODEL, 2, 0, data)
-    said = capsys.readouterr().out.splitlines()
-    assert [line[:6] for line in said[-2:]] == ["holds "] * 2
-    assert len(said) == 6
+def test_permuted_labels_score_at_chance_and_right_ones_above_and_nothing_is_left(data: Path) -> None:
+    found = label_permutation.run("discs", MODEL, 2, 0, data)
+    assert (found.above, found.at_chance) == (True, True)
+    assert len(found.right) == len(found.permuted) == 2
     assert result_files(data).files == []
     assert [path.name for path in data.glob("[!.]*")] == ["discs.h5"]
 
 
-def test_labels_that_are_not_permuted_fail_the_control(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_that_are_not_permuted_fail_the_control(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def leak(prepared: Prepared, _: np.random.Generator) -> Iterator[Item]:
         """Each image keeps its own mask."""
         for split in SPLITS:
@@ -151,9 +148,7 @@ def test_labels_that_are_not_permuted_fail_the_control(
                 yield Item(split, volume.name, volume.image, volume.labels)
 
     monkeypatch.setattr(label_permutation, "permuted", leak)
-    with pytest.raises(BadInput, match="does not hold: permuted labels score at chance"):
-        runs.permuted_labels("discs", MODEL, 1, 0, data)
-    assert "FAILS  permuted labels" in capsys.readouterr().out
+    assert not label_permutation.run("discs", MODEL, 1, 0, data).at_chance
 
 
 @pytest.mark.parametrize(
@@ -173,4 +168,5 @@ def test_an_outcome_is_judged_by_chance_and_by_the_right_labels(
 
 @pytest.mark.slow
 def test_permuted_labels_of_the_synthetic_suite_score_at_chance() -> None:
-    runs.permuted_labels("mini-kasthuri", "transunet", 3, 0, None)
+    found = label_permutation.run("mini-kasthuri", "transunet", 3, 0)
+    assert (found.above, found.at_chance) == (True, True)

@@ -1,1 +1,0 @@
-"""Whether the statistics keep their promises on simulated scores of known truth."""
