@@ -12,7 +12,7 @@ from calibration import controls, pipeline
 from embench.scoring import results
 from embench.scoring.results import load
 from leaderboard import boards, trials
-from leaderboard.stats import tests
+from leaderboard.stats import bootstrap, tests
 
 
 pytestmark = pytest.mark.slow
@@ -38,11 +38,11 @@ def test_every_control_from_result_files_to_the_board_holds_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "claim"),
     [
-        (controls, "bootstrap_images", lambda tables, *_: np.full((9, len(tables[0])), 0.9), "test images"),
-        (controls, "intervals", lambda draws: np.tile(draws.mean(axis=0)[:, None], 2), "interval over seeds"),
-        (controls, "critical_count", lambda *_: 18, "shift interval"),
-        (controls, "rank_intervals", lambda drawn: np.ones((drawn.shape[1], 2), int), "rank interval"),
-        (results, "_contradiction", lambda _: None, "quarantined"),
+        (bootstrap, "bootstrap_images", lambda tables, *_: np.full((9, len(tables[0])), 0.9), "test images"),
+        (bootstrap, "intervals", lambda draws: np.tile(draws.mean(axis=0)[:, None], 2), "interval over seeds"),
+        (tests, "critical_count", lambda *_: 18, "shift interval"),
+        (bootstrap, "rank_intervals", lambda drawn: np.ones((drawn.shape[1], 2), int), "rank interval"),
+        (results, "contradiction", lambda _: None, "quarantined"),
     ],
 )
 def test_a_fault_anywhere_in_the_chain_fails_its_control(
