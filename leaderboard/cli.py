@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embench.core.console import print_table
 from embench.core.errors import BadInput
 from embench.core.files import check_writable, write_atomic

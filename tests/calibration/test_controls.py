@@ -14,7 +14,6 @@ from embench.scoring.results import load
 from leaderboard import boards, trials
 from leaderboard.stats import bootstrap, tests
 
-
 pytestmark = pytest.mark.slow
 
 
