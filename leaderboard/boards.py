@@ -192,6 +192,14 @@ class Board:
         return sorted({row for row, _ in self.cells})
 
     @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """What rows can be ranked by: every measure that a trial here has."""
+        trials = [trial for cell in self.cells.values() for trial in cell.trials]
+        return tuple(
+            measure for measure in MEASURES if measure == "score" or any(not isnan(t.value(measure)) for t in trials)
+        )
+
+    @cached_property
     def ranked(self) -> list[str]:
         """Rows from which nothing is missing."""
         return self.ranked_by("score")
@@ -202,7 +210,7 @@ class Board:
 
     @cached_property
     def _ranked_by(self) -> dict[Measure, list[str]]:
-        return {measure: [row for row in self.rows if not self.missing(row, measure)] for measure in MEASURES}
+        return {measure: [row for row in self.rows if not self.missing(row, measure)] for measure in self.measures}
 
     def samples(self, row: str, measure: Measure) -> list[Floats]:
         """Return the values of a measure over seeds, by column."""
@@ -241,7 +249,7 @@ class Board:
     @cached_property
     def runs(self) -> dict[Measure, Runs]:
         """By measure the runs of every row, as the statistics want them."""
-        return {measure: self._runs(measure) for measure in MEASURES}
+        return {measure: self._runs(measure) for measure in self.measures}
 
     def _runs(self, measure: Measure) -> Runs:
         lines = [
@@ -260,7 +268,7 @@ class Board:
 
     @cached_property
     def _rankings(self) -> dict[Measure, Ranking]:
-        return {measure: Ranking.of(self.runs[measure].only(self.ranked_by(measure))) for measure in MEASURES}
+        return {measure: Ranking.of(self.runs[measure].only(self.ranked_by(measure))) for measure in self.measures}
 
     def missing_on(self, column: Column, row: str, measure: Measure = "score") -> list[str]:
         """Return what keeps a row from being ranked on one task, as :meth:`missing` does over all."""
@@ -279,7 +287,7 @@ class Board:
 
     @cached_property
     def _on_tasks(self) -> dict[Measure, OnTasks]:
-        return {measure: OnTasks.of(self.runs[measure], self.rows) for measure in MEASURES}
+        return {measure: OnTasks.of(self.runs[measure], self.rows) for measure in self.measures}
 
 
 def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], Cell] | None = None) -> list[Board]:

@@ -117,7 +117,8 @@ def ways_to_rank(board: Board, column: Column | None = None) -> tuple[list[str],
         That one first.
     """
     rankings = {
-        measure: board.ranking(measure) if column is None else board.ranking_on(column, measure) for measure in MEASURES
+        measure: board.ranking(measure) if column is None else board.ranking_on(column, measure)
+        for measure in board.measures
     }
     rows = [row for row in rankings["score"].models if all(row in each.models for each in rankings.values())]
     runs = board.runs["score"] if column is None else board.runs["score"].on(column.task, rows)

@@ -19,13 +19,14 @@ from embench.data.task import Task
 from embench.scoring.results import result_files
 from embench.scoring.schema import ONE_RESULT, Fingerprint, TrialResult, digest_of, predictions_digest
 from embench.training.recipe import LATER, published_recipe
+from leaderboard import measures
 from leaderboard.cache.results import ResultCache, ResultSummary, summarise
 
 Kind = Literal["published", "open", "synthetic"]
 KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
-Measure = Literal["score", "average_precision"]
-MEASURES: dict[Measure, str] = {"score": "IoU under the protocol", "average_precision": "average precision"}
-"""What rows can be ranked by; the second needs no threshold."""
+Measure = str
+MEASURES: dict[Measure, str] = {name: each.title for name, each in measures.REGISTRY.items()}
+"""What rows can be ranked by, and its title."""
 NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
 """A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
 
@@ -76,7 +77,9 @@ class Trial(ResultSummary):
 
     def value(self, measure: Measure) -> float:
         """Return a measure of the trial; NaN when it diverged, or when its file has nothing to tell it from."""
-        found: float | None = getattr(self, measure) if self.score is not None else None
+        final = self.result.final
+        classes = self.result.fingerprint.scoring["classes"]
+        found = None if final is None else measures.REGISTRY[measure].of(final, classes)
         return nan if found is None else found
 
     @property

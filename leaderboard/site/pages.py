@@ -15,8 +15,11 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from embench.scoring.evidence import measurement_of
+from embench.scoring.metrics import metrics
+from embench.scoring.metrics.recommended import RECOMMENDED
 from embench.scoring.schema import ModelCard
-from leaderboard import boards, paper
+from leaderboard import boards, measures, paper
 from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
 from leaderboard.reference_scores import published_for
@@ -98,21 +101,21 @@ def index_page(content: Content, site: Site, pictures: Mapping[Key, overlays.Sec
 
 def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, overlays.Sections]) -> dict[str, Any]:
     trivial = content.trivial_on(board, pictures)
-    ranked = {measure: _standing(content.rankings[board.slug, measure]) for measure in MEASURES}
+    ranked = {measure: _standing(content.rankings[board.slug, measure]) for measure in board.measures}
     ranking = content.rankings[board.slug, "score"]
     order = _order(ranked["score"], board.rows)
     reference = paper.row_of(board, paper.BASELINE) or order[0]
     marks = {
         measure: {column.slug: _marks(board.on_tasks(measure), column, order) for column in board.columns}
-        for measure in MEASURES
+        for measure in board.measures
     }
     usual = Counter(len(cell.trials) for cell in board.cells.values()).most_common(1)[0][0]
     lines = [
         {
             **board_row(content, row),
             "published": row in board.published_rows,
-            "ranks": {measure: ranked[measure].get(row) for measure in MEASURES},
-            "missing": {measure: board.missing(row, measure) for measure in MEASURES},
+            "ranks": {measure: ranked[measure].get(row) for measure in board.measures},
+            "missing": {measure: board.missing(row, measure) for measure in board.measures},
             "cells": [
                 {
                     **_cell(board, row, column),
@@ -138,6 +141,8 @@ def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, ov
         "title": board.title,
         "budget": _budget(board.columns),
         "synthetic": board.kind == "synthetic",
+        "measures": {measure: MEASURES[measure] for measure in board.measures},
+        "rankings": {MEASURES[measure]: _ranking_file(measure) for measure in board.measures},
         "columns": [_column(column) for column in board.columns],
         "rows": lines,
         "ranked": len(ranked["score"]),
@@ -155,7 +160,7 @@ def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, ov
         "diagram": _diagram(board, site, ranking),
         "published": published,
         "files": {
-            **{name: site.paths(f"{board.slug}-{name}") for name in (*_RANKINGS.values(), "matrix")},
+            **{name: site.paths(f"{board.slug}-{name}") for name in (*map(_ranking_file, board.measures), "matrix")},
             **{name: site.paths(f"{board.slug}-{name}") for name in ("pairs", "rank-frequency", "measures")},
             **{name: site.paths(f"{board.slug}-{name}", readable=name in paper.DIGITS) for name in paper.LAYOUTS},
         },
@@ -242,7 +247,7 @@ def _cell(board: Board, row: str, column: Column) -> dict[str, Any]:
         **cell.summary,
         "runs": len(cell.trials) + (len(lacking) if cell.trials else 0),
         "failed_seeds": sorted([*cell.diverged, *(lacking if cell.trials else ())]),
-        "by": {measure: _on_task(board, row, column, measure) for measure in MEASURES},
+        "by": {measure: _on_task(board, row, column, measure) for measure in board.measures},
     }
 
 
@@ -299,8 +304,8 @@ def _commits(board: Board, columns: Sequence[Column]) -> list[str]:
 
 def _downloads(content: Content, site: Site, board: Board) -> None:
     """Write the files of a board."""
-    for measure, name in _RANKINGS.items():
-        site.table(f"{board.slug}-{name}", content.rankings[board.slug, measure])
+    for measure in board.measures:
+        site.table(f"{board.slug}-{_ranking_file(measure)}", content.rankings[board.slug, measure])
     _evidence(site, board, board.slug)
     ranked = content.standings[board.slug]
     matrix = [
@@ -365,8 +370,8 @@ def _pairs_table(ranking: Ranking) -> pd.DataFrame:
     )
 
 
-_RANKINGS: dict[Measure, str] = {"score": "ranking", "average_precision": "ranking-average-precision"}
-"""Names of their files."""
+def _ranking_file(measure: Measure) -> str:
+    return "ranking" if measure == "score" else f"ranking-{measure.replace('_', '-')}"
 
 
 def _order(ranked: Iterable[str], rows: Iterable[str]) -> list[str]:
@@ -391,13 +396,14 @@ def _standing(ranking: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def task_page(content: Content, site: Site, column: Column, pictures: overlays.Sections) -> dict[str, Any]:
     cells, board = content.by_column[column.key], content.board_of[column.key]
     ranked = {
-        measure: _standing(ranking_module.rank(board, SEED, measure=measure, column=column)) for measure in MEASURES
+        measure: _standing(ranking_module.rank(board, SEED, measure=measure, column=column))
+        for measure in board.measures
     }
     order = _order(ranked["score"], cells)
     reference = next((row for row in order if row.partition("@")[0] == paper.BASELINE), order[0])
     trivial = content.trivial(column, pictures)
-    tests = {measure: board.on_tasks(measure).only(column.task) for measure in MEASURES}
-    marks = {measure: {column.slug: _marks(tests[measure], column, order)} for measure in MEASURES}
+    tests = {measure: board.on_tasks(measure).only(column.task) for measure in board.measures}
+    marks = {measure: {column.slug: _marks(tests[measure], column, order)} for measure in board.measures}
     spreads = ranking_module.spreads(board, column, order, SEED)
     lines = [
         {
@@ -405,8 +411,8 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
             **_cell(board, row, column),
             "published": any(is_published_pairing(trial) for trial in cells[row].trials),
             **spreads.loc[row].to_dict(),
-            "ranks": {measure: ranked[measure].get(row) for measure in MEASURES},
-            "missing": {measure: board.missing_on(column, row, measure) for measure in MEASURES},
+            "ranks": {measure: ranked[measure].get(row) for measure in board.measures},
+            "missing": {measure: board.missing_on(column, row, measure) for measure in board.measures},
             "mark": _mark_words(marks["score"][column.slug], order, row, reference),
             "classes": _class_scores(cells[row], column),
             "diagnostics": _diagnostics(cells[row], column),
@@ -433,6 +439,9 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
         "column": _column(column),
         "facts": column.facts,
         "fingerprint": column.fingerprint,
+        "measures": {measure: MEASURES[measure] for measure in board.measures},
+        "advice": _advice(column),
+        "metrics": _metrics(cells, order, column),
         "classes": _scored_classes(column),
         "budget": _budget([column]),
         "family": tests["score"].family,
@@ -490,6 +499,7 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
                     ]
                 ),
             ),
+            "metrics": site.table(f"{column.slug}-metrics", _metrics_frame(cells, order, column)),
             "sections": site.table(f"{column.slug}-sections", _section_scores(pictures)),
             **_evidence(site, board, column.slug, column),
             "published": site.table(f"{column.slug}-published", pd.DataFrame(published)),
@@ -696,6 +706,58 @@ def _diagnostics(cell: Cell, column: Column) -> list[dict[str, Any]]:
         }
         for each in _scored_classes(column)
     ]
+
+
+def _advice(column: Column) -> list[str]:
+    """Return a sentence per class of known structure: which metrics to look at first, and why."""
+    if column.facts is None:
+        return []
+    found = []
+    labels = column.fingerprint.scoring["classes"]
+    for label, structure in zip(labels, measurement_of(column.facts).structures, strict=False):
+        names, reason = RECOMMENDED[structure]
+        titles = " and ".join(metrics()[name].title for name in names)
+        name = column.fingerprint.classes[label]
+        found.append(f"{name} ({structure}): look first at {titles}, because {reason}.")
+    return found
+
+
+def _metrics_frame(cells: Mapping[str, Cell], order: Sequence[str], column: Column) -> pd.DataFrame:
+    """Return a line per row, class and metric that results store: the mean over seeds of the means over images."""
+    found = [
+        {"row": row, "class": each["name"], "metric": name, "mean": mean, "n": len(values)}
+        for row in order
+        for each in _scored_classes(column)
+        for name in metrics()
+        if (
+            values := [
+                value
+                for trial in cells[row].trials
+                if trial.result.final is not None
+                and (value := measures.metric_of(name, trial.result.final, each["label"])) is not None
+            ]
+        )
+        and (mean := float(np.mean(values))) is not None
+    ]
+    return pd.DataFrame(found, columns=["row", "class", "metric", "mean", "n"])
+
+
+def _metrics(cells: Mapping[str, Cell], order: Sequence[str], column: Column) -> dict[str, Any]:
+    """Return the table of every stored metric: columns of metrics, and a line per row and class."""
+    frame = _metrics_frame(cells, order, column)
+    shown = [metric for name, metric in metrics().items() if (frame["metric"] == name).any()]
+    by_line = frame.set_index(["row", "class", "metric"])["mean"].to_dict()
+    lines = dict.fromkeys(zip(frame["row"], frame["class"], strict=True))
+    return {
+        "columns": [
+            {"title": metric.title + (f" ({metric.unit})" if metric.unit else ""), "about": metric.description}
+            for metric in shown
+        ],
+        "lines": [
+            {"label": row, "class": name, "values": [by_line.get((row, name, metric.name), nan) for metric in shown]}
+            for row, name in lines
+        ],
+    }
 
 
 def _curve(row: str, cell: Cell) -> charts.Curve | None:

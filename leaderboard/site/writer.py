@@ -18,7 +18,6 @@ from leaderboard import paper
 from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
 from leaderboard.stats import tests
 from leaderboard.stats.power import in_words
-from leaderboard.trials import MEASURES
 
 ASSETS = ("site.css", "site.js", "icon.svg")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,7 +64,7 @@ class Site:
             "seeds": in_words,
             "breakable": breakable,
         }
-        self._templates.globals |= {"MARKS": MARKS, "MEASURES": MEASURES}
+        self._templates.globals |= {"MARKS": MARKS}
 
     def write(self, writer: Callable[[Site], Any]) -> list[str]:
         """Let ``writer`` write here; return the names of its files."""

@@ -105,8 +105,20 @@ function rankBy(section, measure) {
   updateMarks(section);
 }
 
+// The measure stands in the address, so that a page can be passed on as it is seen.
+const wanted = new URLSearchParams(location.search).get("measure");
 for (const select of document.querySelectorAll("select.measure")) {
-  select.addEventListener("change", () => rankBy(select.closest("section"), select.value));
+  select.addEventListener("change", () => {
+    const address = new URL(location.href);
+    if (select.value === "score") address.searchParams.delete("measure");
+    else address.searchParams.set("measure", select.value);
+    history.replaceState(null, "", address);
+    rankBy(select.closest("section"), select.value);
+  });
+  if (wanted && [...select.options].some((option) => option.value === wanted)) {
+    select.value = wanted;
+    rankBy(select.closest("section"), wanted);
+  }
 }
 
 // ---- filters
