@@ -75,7 +75,7 @@ class Content:
         return {
             (board.slug, measure): self._figures["rank", board.slug, measure]
             for board in self.boards
-            for measure in MEASURES
+            for measure in board.measures
         }
 
     @cached_property
@@ -144,7 +144,7 @@ class Content:
         """What takes long, all of it shared out among the processors at once, the longest first."""
         work: dict[tuple[Any, ...], Callable[[], Any]] = {}
         for board in self.boards:
-            for measure in MEASURES:
+            for measure in board.measures:
                 work["rank", board.slug, measure] = partial(ranking_module.rank, board, SEED, measure=measure)
         for column in self.columns:
             board, rows = self.board_of[column.key], list(self.by_column[column.key])
