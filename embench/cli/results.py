@@ -128,7 +128,7 @@ def compare(
     results: ResultFolders = [Path("results")],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     margin: Annotated[float | None, typer.Option(help="Say who is worse by less than this, as 0.01.")] = None,
-    measure: Annotated[str, typer.Option(help="score or average_precision.")] = "score",
+    measure: Annotated[str, typer.Option(help="score, average_precision, nsd, f1_50, ...")] = "score",
 ) -> None:
     """Compare two models per task: medians, spread, Mann-Whitney U with the paper's stars."""
     from leaderboard import comparison
