@@ -16,7 +16,7 @@ from leaderboard import ranking as ranking_module
 from leaderboard.boards import Board, Cell, Column
 from leaderboard.site.overlays import Sections
 from leaderboard.stats.pairwise import Pairings
-from leaderboard.trials import MEASURES, Measure, Trial, slug
+from leaderboard.trials import Measure, Trial, slug
 from leaderboard.trivial import NAMES, trivial
 
 Key = tuple[str, str]
