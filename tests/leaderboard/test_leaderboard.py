@@ -431,16 +431,16 @@ def test_compare_never_compares_across_fingerprints_and_says_why(tmp_path: Path)
         comparison.compare([tmp_path], "retina", "transunet")
 
 
-def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> None:
+def test_comparable_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> None:
     one, two = tmp_path / "a.json", tmp_path / "b.json"
     save(made.result("retina", MITO), one)
     save(made.result("transunet", MITO, seed=4), two)
-    obstacles, circumstances = cli.diff(one, two)
+    obstacles, circumstances = cli.comparable(one, two)
     assert obstacles == []
     assert "row: retina against transunet" in circumstances
     assert "seed: 0 against 4" in circumstances
     save(made.result("transunet", TOY, status="diverged", iterations=20), two)
-    assert [line.partition(":")[0] for line in cli.diff(one, two)[0]] == [
+    assert [line.partition(":")[0] for line in cli.comparable(one, two)[0]] == [
         "task",
         "data_hash",
         "iterations",
@@ -448,7 +448,7 @@ def test_diff_names_every_fact_in_which_two_results_differ(tmp_path: Path) -> No
         str(two),
     ]
     with pytest.raises(BadInput, match="no such file"):
-        cli.diff(one, tmp_path / "c.json")
+        cli.comparable(one, tmp_path / "c.json")
 
 
 # ---- the site
