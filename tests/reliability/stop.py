@@ -1,8 +1,7 @@
-"""Stop runs from outside: SIGTERM and SIGUSR1 to the process, SIGKILL to one of its data workers.
+"""Stop runs from outside: SIGTERM and SIGUSR1 to the process, also while threads make its batches.
 
 ``python -m tests.reliability.stop --rounds 20`` does each so often, at random moments; the process has to end with 75
-(within 20 s of a signal, 60 s of a worker's death) unless it was done, and the same command then goes on to the same
-bytes.
+within 20 s unless it was done, and the same command then goes on to the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from tests.reliability.jobs import JOBS, PRETRAINING, Job, Outcome, fresh, outcome, place
 from tests.reliability.kill import reference
 
-LIMIT = {"SIGTERM": 20.0, "SIGUSR1": 20.0, "a data worker killed": 60.0}
+LIMIT = {"SIGTERM": 20.0, "SIGUSR1": 20.0}
 """Seconds within which the process has to end."""
 WITH_WORKERS = replace(PRETRAINING, options=PRETRAINING.options.replace("--workers 0", "--workers 2"))
 
@@ -35,44 +34,27 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def children(process: int) -> list[int]:
-    """Return the processes that a process has started, of those that it is still the parent of."""
-    try:
-        return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def after(seconds: float, what: str, hit: dict[str, float], rng: random.Random) -> Callable[[int], None]:
-    """Return what stops a process after so many seconds, or its worker once it has any."""
+def after(seconds: float, what: str, hit: dict[str, float]) -> Callable[[int], None]:
+    """Return what stops a process after so many seconds."""
 
     def meanwhile(process: int) -> None:
         time.sleep(seconds)
-        if what.startswith("SIG"):
-            os.kill(process, signal.Signals[what])
-            hit["at"] = time.monotonic()
-            return
-        while not hit and os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            if workers := children(process):
-                os.kill(rng.choice(workers), signal.SIGKILL)
-                hit["at"] = time.monotonic()
-            time.sleep(0.005)
+        os.kill(process, signal.Signals[what])
+        hit["at"] = time.monotonic()
 
     return meanwhile
 
 
-def stop(
-    job: Job, what: str, seconds: float, folder: Path, expected: Outcome, rng: random.Random, tally: Tally
-) -> None:
+def stop(job: Job, what: str, seconds: float, folder: Path, expected: Outcome, tally: Tally) -> None:
     """Stop the job once and let it go on."""
     hit: dict[str, float] = {}
-    attempt = job.attempt(fresh(folder), meanwhile=after(seconds, what, hit, rng))
+    attempt = job.attempt(fresh(folder), meanwhile=after(seconds, what, hit))
     took = time.monotonic() - hit["at"] if hit else 0.0
     where = f"{job.name}, {what} after {seconds:.2f} s"
     if attempt.status == 75:
         tally.stopped[what] += 1
         tally.longest[what] = max(tally.longest.get(what, 0.0), took)
-    elif attempt.status < 0 and what.startswith("SIG") and not outcome(folder).differences(expected):
+    elif attempt.status < 0 and not outcome(folder).differences(expected):
         pass  # all is done and the process was on its way out: the signal ends it as it ends any other
     elif attempt.status or "Traceback" in attempt.said:
         tally.wrong.append(f"{where}: exit status {attempt.status}\n{attempt.said}")
@@ -94,11 +76,9 @@ def run(rounds: int, seed: int, tell: Callable[[str], None] = print) -> Tally:
         for job in (*JOBS, WITH_WORKERS):
             expected, _, seconds = reference(job, folder / "reference")
             for what in LIMIT:
-                if what.startswith("SIG") == (job is WITH_WORKERS):
-                    continue
                 wanted = tally.stopped[what] + rounds
                 while tally.stopped[what] < wanted and len(tally.wrong) < 5:
-                    stop(job, what, rng.uniform(0.1, seconds), folder / "run", expected, rng, tally)
+                    stop(job, what, rng.uniform(0.1, seconds), folder / "run", expected, tally)
                 tell(f"{job.name}: {what}, {rounds} times; wrong: {len(tally.wrong)}")
     return tally
 

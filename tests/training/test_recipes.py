@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from embench.core.errors import BadInput
 from embench.data.task import Scoring, Task
+from embench.models.registry import find_model
 from embench.runs import plan, trial
 from embench.runs.options import RunRequest
 from embench.runs.request import trials
@@ -242,6 +243,17 @@ def test_single_fields_are_changed_and_named_where_no_registered_recipe_tells_th
     ):
         with pytest.raises(BadInput, match=told):
             with_changes(Recipe("own"), [change])
+
+
+def test_the_recipes_of_the_page_are_recipes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    for kind in ("toml", "python"):
+        (tmp_path / f"page.{kind[:4]}").write_text(page.partition(f"```{kind}\n")[2].partition("```")[0])
+    (tmp_path / "page.pyth").rename(tmp_path / "page.py")
+    assert find_recipe(str(tmp_path / "page.toml")).optimiser_options == {"betas": [0.9, 0.95]}
+    own = find_model(f"{tmp_path}/page.py:Own")
+    assert isinstance(own.recipe, Recipe)  # type: ignore[attr-defined]
+    assert own.network(1)(torch.zeros(1, 1, 8, 8)).shape == (1, 1, 8, 8)  # type: ignore[attr-defined]
 
 
 # What a recipe names
