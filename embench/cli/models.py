@@ -74,6 +74,10 @@ def list_models() -> None:
         if model.group == group
     ]
     print_table(("group", "model", "title", "recipe", "pre-training"), rows)
+    print(
+        "\nbesides: smp:ARCHITECTURE:ENCODER[:START], vit:NAME[:START], external:NAME or external:FILE.toml, "
+        "FILE.py:CLASS; NAME@full, NAME@frozen, NAME@lora"
+    )
 
 
 @listing.command("pretraining")

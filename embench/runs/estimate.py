@@ -32,6 +32,7 @@ from embench.data.store import Prepared, Volume
 from embench.data.task import Task
 from embench.models.base import TorchModel
 from embench.models.registry import find_model
+from embench.models.volume import VolumeModel
 from embench.runs.request import ModelTask, revived
 from embench.training.recipe import Inference, Recipe, SlidingWindow
 
@@ -128,8 +129,10 @@ def forecast(
         A model that is no torch network: what its ``fit`` does cannot be measured in part.
     """
     for choice in choices:
-        if not isinstance(choice.adapter, TorchModel):
-            raise BadInput(f"{choice.adapter.name}: no torch network, so its time cannot be measured in parts; run it")
+        if not isinstance(choice.adapter, TorchModel) or isinstance(choice.adapter, VolumeModel):
+            raise BadInput(
+                f"{choice.adapter.name}: no torch network of sections, so its time cannot be measured in parts; run it"
+            )
     distinct = {_kind(choice): choice for choice in choices}
     measure = partial(_measure, data=data, device=device, threads=threads)
     parts = [
