@@ -247,6 +247,19 @@ def test_ranking_by_average_precision_changes_order_scores_and_marks_and_back(br
     assert "0.000" in cell.text
 
 
+def test_the_address_keeps_what_the_reader_chose(browser: Any, built: Path) -> None:
+    visit(browser, built / "index.html")
+    choose(browser, "#measure-published", "average precision")
+    choose(browser, "#reference-published", "retina")
+    address = browser.current_url
+    assert "measure-published=average_precision" in address
+    browser.get("about:blank")
+    browser.get(address)
+    assert names(browser, "published") == ["unet-resnet50", "retina", "transunet"]
+    row = browser.find_element("css selector", '#published tr[data-row="retina"]')
+    assert "is-reference" in row.get_attribute("class")
+
+
 def test_rows_that_are_not_distinguished_share_a_letter(browser: Any, built: Path) -> None:
     visit(browser, built / "index.html")
     letters = [each.text for each in browser.find_elements("css selector", "#synthetic .group") if each.text]

@@ -15,6 +15,18 @@ for (const region of document.querySelectorAll(".scroll")) {
   for (const each of [region, ...region.children]) sizes.observe(each);
 }
 
+// ---- the address keeps what the reader chose, so that the page can be sent on as it is seen
+
+const state = new URLSearchParams(location.search);
+const nameOf = (table) => `sort-${[...document.querySelectorAll("table.sortable")].indexOf(table)}`;
+
+function remember(name, value) {
+  if (value) state.set(name, value);
+  else state.delete(name);
+  const query = state.toString();
+  history.replaceState(null, "", location.pathname + (query ? "?" + query : "") + location.hash);
+}
+
 // ---- sorting: within each table body, empty cells last
 
 function valueOf(row, index) {
@@ -52,6 +64,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     // Scores are wanted largest first, names and ranks smallest first.
     const first = header.classList.contains("num") && !header.classList.contains("rank") ? "descending" : "ascending";
     sortBy(header, now === "none" ? first : now === "ascending" ? "descending" : "ascending");
+    remember(nameOf(table), `${header.cellIndex}-${header.getAttribute("aria-sort")}`);
   });
 }
 
@@ -146,6 +159,24 @@ if (form) {
   for (const event of ["input", "change"]) form.addEventListener(event, update);
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
+}
+
+// ---- what the reader chose, from the address
+
+for (const field of document.querySelectorAll("select.measure, select.reference, .filters select, .filters input")) {
+  const usual = field.value;
+  if (state.has(field.id)) {
+    field.value = state.get(field.id);
+    if (field.selectedIndex === -1) field.value = usual;
+    if (field.value !== usual) field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  field.addEventListener("change", () => remember(field.id, field.value === usual ? "" : field.value));
+}
+form?.addEventListener("reset", () => setTimeout(() => { for (const field of form.elements) if (field.id) remember(field.id, ""); }));
+for (const table of document.querySelectorAll("table.sortable")) {
+  const [place, direction] = (state.get(nameOf(table)) ?? "").split("-");
+  const header = table.tHead.rows[0].cells[Number(place)];
+  if (direction && header?.hasAttribute("aria-sort")) sortBy(header, direction === "descending" ? direction : "ascending");
 }
 
 // ---- test sections
