@@ -122,6 +122,8 @@ class Content:
 
     def trivial_on(self, board: Board, pictures: Mapping[Key, Sections]) -> dict[str, float]:
         """Return what trivial predictions score over the tasks of a board, where that is known of all of them."""
+        if any(column.key not in pictures for column in board.columns):
+            return {}
         by_task = {column.task: self.trivial(column, pictures[column.key]) for column in board.columns}
         runs = board.runs["score"]
         return {

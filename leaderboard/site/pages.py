@@ -87,9 +87,9 @@ def writers(
 # ---- pages
 
 
-def index_page(content: Content, site: Site, pictures: Mapping[Key, overlays.Sections]) -> dict[str, Any]:
+def index_page(content: Content, site: Site, pictures: Mapping[Key, overlays.Sections] | None = None) -> dict[str, Any]:
     return {
-        "boards": [_board(content, site, board, pictures) for board in content.boards],
+        "boards": [_board(content, site, board, pictures or {}) for board in content.boards],
         "refused": content.refused,
         "trials": len(content.trials),
         "tasks": [_column(column) for column in content.columns],
@@ -156,7 +156,7 @@ def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, ov
         "commits": _commits(board, board.columns),
         **_figures(board, board.slug, board.title, trivial),
         "below": _below(content.rankings[board.slug, "score"], trivial),
-        "strips": [strip for column in board.columns if (strip := _strip(board, column, pictures[column.key]))],
+        "strips": [strip for column in board.columns if (strip := _strip(board, column, pictures.get(column.key)))],
         "diagram": _diagram(board, site, ranking),
         "published": published,
         "files": {
@@ -220,8 +220,10 @@ def _below(ranking: pd.DataFrame, trivial: Mapping[str, float]) -> dict[str, lis
     }
 
 
-def _strip(board: Board, column: Column, pictures: overlays.Sections) -> dict[str, Any] | None:
+def _strip(board: Board, column: Column, pictures: overlays.Sections | None) -> dict[str, Any] | None:
     """Return a test section of a real task with the truth and what the leading rows predict; none without images."""
+    if pictures is None:
+        return None
     leading = board.ranking_on(column).models
     shown = [each for each in pictures.sections if each.image and each.truth and set(leading) & set(each.predictions)]
     if column.synthetic or not shown:
