@@ -544,7 +544,7 @@ def test_the_front_page_of_twenty_models_on_eight_tasks_is_below_one_megabyte(tm
     found = [replace(each, result=each.result.model_copy(update={"seed": seed})) for each in one for seed in range(6)]
     rendered = writer.Site(tmp_path)
     content = Content(found, [])
-    rendered.page("index.html", "index.html", **index_page(content, rendered))
+    rendered.page("index.html", "index.html", **index_page(content, rendered, {}))
     assert (tmp_path / "index.html").stat().st_size < 2**20
 
 
