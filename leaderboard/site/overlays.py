@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import TypeAdapter
 
-from embench.core.errors import BadInput
-from embench.core.files import sha256, write_atomic
-from embench.core.paths import prepared_path
+from embench.core import confined
+from embench.core.errors import BadInput, TryAgain
+from embench.core.files import write_atomic
+from embench.core.paths import cache_folder, prepared_path
 from embench.data.store import Prepared, Volume
-from embench.scoring.predictions import read_section, section_place
+from embench.scoring.predictions import read_section, section_bytes, section_place
 from embench.scoring.schema import digest_of
 from leaderboard.boards import Cell, Column
 from leaderboard.trials import Trial
@@ -42,6 +45,9 @@ CLASS_COLOURS = (
 """Okabe and Ito's palette, told apart by colour-blind readers; label value 1 has the first."""
 
 Labels = NDArray[np.uint8]
+MAX_BYTES = 64 * 2**20
+"""Of a picture, and of what is noted of all pictures of a column."""
+_KNOWN = TypeAdapter(dict[str, dict[str, Any]])
 
 
 @dataclass
@@ -129,33 +135,45 @@ def make(column: Column, cells: dict[str, Cell], out: Path, data: Path | None) -
 class _Drawn:
     """The pictures of one column, in a folder of the site, with what each was drawn from.
 
-    ``made.json`` beside them maps a picture's name to the key of its sources and the facts found while drawing.
+    A file in the user's own cache folder maps a picture's name to the key of its sources, the facts found while
+    drawing, and the hashes of the files: a picture that is not as it was drawn is drawn again.
     """
 
     def __init__(self, out: Path, column: Column) -> None:
         self.column, self.out, self.folder = column, out, f"sections/{column.slug}"
-        self.path = out / self.folder / "made.json"
+        self.below = cache_folder() / "pictures"
+        self.path = self.below / f"{digest_of([str(out.resolve()), column.slug])}.json"
         self.known: dict[str, dict[str, Any]] = {}
         self.now: dict[str, dict[str, Any]] = {}
-        if self.path.is_file():
-            try:
-                self.known = dict(json.loads(self.path.read_bytes()))
-            except ValueError:  # cut short by hand: everything is drawn again
-                self.known = {}
+        with suppress(OSError, ValueError, BadInput):  # none, or damaged: everything is drawn again
+            self.known = _KNOWN.validate_json(confined.read(self.path, self.below, MAX_BYTES, "a cache"))
 
     def facts(self, name: str, sources: Sequence[Any], draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the facts of a drawing, made now unless it is there from the same sources."""
         key = digest_of([DRAWING, *sources])
         entry = self.known.get(name)
-        if not entry or entry.get("key") != key or not all((self.out / file).is_file() for file in entry["files"]):
-            entry = {"key": key, **draw()}
+        if not entry or entry.get("key") != key or entry.get("sha256") != self._hashes(entry.get("files", ())):
+            facts = draw()
+            entry = {"key": key, **facts, "sha256": self._hashes(facts["files"])}
         self.now[name] = entry
         return entry
+
+    def _hashes(self, files: Iterable[str]) -> list[str]:
+        """Return the SHA-256 of each file as it is now; empty for one that is not there or no file."""
+        found = []
+        for file in files:
+            try:
+                content = confined.read(self.out / file, self.out, MAX_BYTES, "a picture")
+                found.append(hashlib.sha256(content).hexdigest())
+            except (OSError, BadInput):
+                found.append("")
+        return found
 
     def keep(self) -> None:
         """Record what there is now."""
         if self.now and self.now != self.known:
-            write_atomic(self.path, json.dumps(self.now, sort_keys=True, indent=0) + "\n")
+            with suppress(BadInput, TryAgain):  # without a cache all is drawn again the next time
+                write_atomic(self.path, json.dumps(self.now, sort_keys=True, indent=0) + "\n")
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -198,14 +216,15 @@ def _add(section: Section, row: str, trial: Trial, path: Path, volume: Volume | 
     base, own = f"{drawn.folder}/{stem}", f"{drawn.folder}/{slug(row)}/{stem}"
 
     def draw() -> dict[str, Any]:
-        labels = read_section(path)
+        labels = read_section(path, trial.path.parent)
         truth = volume.section(0, section.index)[1] if volume else None
         if truth is not None and truth.shape != labels.shape:
             where = f"{trial.path}: section {section.item}, {section.index}"
             raise BadInput(f"{where}: {labels.shape}, but the data has {truth.shape}; run the trial again")
         return _draw_prediction(labels, truth, rule, drawn.out, own)
 
-    facts = drawn.facts(own, [sha256(path) if path.is_file() else None, data, section.index, rule], draw)
+    content = section_bytes(path, trial.path.parent)
+    facts = drawn.facts(own, [hashlib.sha256(content).hexdigest(), data, section.index, rule], draw)
     if volume and section.image is None:
         step, out = facts["step"], drawn.out
         shown = drawn.facts(base, [data, section.index], lambda: _draw_image(volume, section.index, step, out, base))
@@ -222,7 +241,7 @@ def _draw_prediction(
     step = -(-max(labels.shape) // LARGEST_SIDE)
     small = _thin(labels, step)
     files = [f"{name}.png"]
-    _save(_overlay(small, _class_colours()), out / files[0])
+    _save(_overlay(small, _class_colours()), out / files[0], out)
     score = None
     if truth is not None:
         if rule["ignore_unlabelled"]:
@@ -232,7 +251,7 @@ def _draw_prediction(
         kinds[(labels == 0) & (truth > 0)] = 2
         kinds[(labels > 0) & (truth > 0) & (labels != truth)] = 3
         files.append(f"{name}-error.png")
-        _save(_overlay(_thin(kinds, step), {1: FALSE_POSITIVE, 2: FALSE_NEGATIVE, 3: OTHER_CLASS}), out / files[1])
+        _save(_overlay(_thin(kinds, step), {1: FALSE_POSITIVE, 2: FALSE_NEGATIVE, 3: OTHER_CLASS}), out / files[1], out)
         score = _section_iou(labels, truth, rule["classes"])
     return {"files": files, "step": step, "size": [small.shape[1], small.shape[0]], "iou": score}
 
@@ -244,8 +263,8 @@ def _draw_image(volume: Volume, index: int, step: int, out: Path, name: str) -> 
     files = [f"{name}.webp", f"{name}-truth.png"]
     buffer = io.BytesIO()
     Image.fromarray(_reduced(image, step)).save(buffer, "WEBP", quality=85, method=4)
-    write_atomic(out / files[0], buffer.getvalue())
-    _save(_overlay(_thin(truth, step), _class_colours()), out / files[1])
+    write_atomic(out / files[0], buffer.getvalue(), below=out)
+    _save(_overlay(_thin(truth, step), _class_colours()), out / files[1], out)
     return {"files": files}
 
 
@@ -299,10 +318,9 @@ def _overlay(labels: Labels, colours: dict[int, tuple[int, int, int]]) -> Image.
     return picture
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(picture: Image.Image, path: Path, below: Path) -> None:
     buffer = io.BytesIO()
     transparency = picture.info.get("transparency")
     extra = {"transparency": transparency} if transparency is not None else {}
     picture.save(buffer, "PNG", optimize=True, **extra)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), below=below)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import TypeAdapter
 
+from embench.core import confined
+from embench.core.errors import BadInput
 from embench.core.files import write_atomic
+from embench.scoring.results import content_of
 from leaderboard import paper
 from leaderboard.site.format import breakable, count, described, duration, harmless, memory, score
 from leaderboard.stats import tests
@@ -38,7 +42,19 @@ MARKS = {
 """Sign and words of every mark; the script of the page has the same table from the page itself."""
 
 
+MAX_BYTES = 64 * 2**20
+"""Of the list of files."""
+
+
 # ---- writing
+
+
+def _holds(path: Path, below: Path, content: bytes) -> bool:
+    """Whether a regular file there has this content already."""
+    found = confined.status(path, below)
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != len(content):
+        return False
+    return confined.read(path, below, len(content)) == content
 
 
 class Site:
@@ -76,13 +92,12 @@ class Site:
         """Remove the files of the build before that are not among ``written``, and note these for the next one."""
         now = sorted(written)
         try:
-            before = _FILES.validate_json((self.out / FILES).read_bytes())
-        except (OSError, ValueError):  # none, or not ours
+            before = _FILES.validate_json(confined.read(self.out / FILES, self.out, MAX_BYTES, "a list of files"))
+        except (OSError, ValueError, BadInput):  # none, or not ours
             before = []
         for name in set(before).difference(now):
-            path = self.out / name
-            if path.is_file() and path.resolve().is_relative_to(self.out.resolve()):
-                path.unlink()
+            with suppress(OSError, BadInput):  # a name that leads elsewhere is not ours
+                confined.remove(self.out / name, self.out)
         self.put(FILES, json.dumps(now, indent=0) + "\n")
 
     def put(self, name: str, content: bytes | str) -> None:
@@ -90,8 +105,8 @@ class Site:
         self._files.append(name)
         path = self.out / name
         encoded = content.encode() if isinstance(content, str) else content
-        if not path.is_file() or path.read_bytes() != encoded:
-            write_atomic(path, encoded, durable=False)  # the next build compares, and writes it again
+        if not _holds(path, self.out, encoded):
+            write_atomic(path, encoded, durable=False, below=self.out)  # the next build compares, and writes it again
 
     def page(self, name: str, template: str, **context: Any) -> None:
         """Render a template; ``root`` leads from the page to the site's folder."""
@@ -122,11 +137,6 @@ class Site:
         self.table(name, frame.reset_index(names="model"))
 
     def copy(self, source: Path, name: str) -> str:
-        """Copy a result file into the site unless an equally old one of its size is there."""
-        self._files.append(name)
-        path = self.out / name
-        facts = source.stat()
-        if not path.is_file() or (path.stat().st_size, path.stat().st_mtime_ns) != (facts.st_size, facts.st_mtime_ns):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, path)
+        """Copy a result file into the site, unless it is there already."""
+        self.put(name, content_of(source))
         return name
