@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 from embench.core.errors import BadInput
 from embench.core.names import is_name
+from embench.core.plugins import registered_under
 from embench.data.catalog import find_task
 from embench.data.task import Task
+from embench.scoring import test_sets
 from embench.scoring.results import result_files
 from embench.scoring.schema import ONE_RESULT, Fingerprint, TrialResult, digest_of, predictions_digest
+from embench.scoring.submit import place_of
 from embench.training.recipe import LATER, published_recipe
 from leaderboard import measures
 from leaderboard.cache.results import ResultCache, ResultSummary, summarise
@@ -27,6 +30,8 @@ KINDS: tuple[Kind, ...] = ("published", "open", "synthetic")
 Measure = str
 MEASURES: dict[Measure, str] = {name: each.title for name, each in measures.REGISTRY.items()}
 """What rows can be ranked by, and its title."""
+MODELS = "embench.models"
+"""The entry points whose names belong to registered models."""
 NEAR_ZERO, CLEARLY_LARGER = 0.05, 0.1
 """A score at most the first whose tuned IoU is larger by the second is a threshold artefact."""
 
@@ -41,12 +46,14 @@ class Trial(ResultSummary):
         The result file.
     row : str
         The leaderboard row: model, recipe where it is not the model's own, and stated overrides of the recipe,
-        as in ``unet-resnet50+retina@crop=96,batch=8``.
+        as in ``unet-resnet50+retina@crop=96,batch=8``; behind a tilde who submitted it, where that is known.
     digest : str
-        Of the fingerprint.
+        Of the fingerprint, and of the test set where that is not the usual one.
     kind : {"published", "open", "synthetic"}
     way : tuple of str
         Digests of the weights it started from, of its recipe, and of the file that its model is, if it is one.
+    is_in_place : bool
+        Whether the file lies where the product writes it.
     """
 
     path: Path
@@ -54,6 +61,7 @@ class Trial(ResultSummary):
     digest: str
     kind: Kind
     way: tuple[str, str, str]
+    is_in_place: bool = True
 
     @property
     def column(self) -> tuple[str, str]:
@@ -122,21 +130,45 @@ def read(folders: Iterable[Path]) -> tuple[list[Trial], list[str]]:
         for path in listed.files:
             places.setdefault(path.resolve() if len(folders) > 1 else path, (path, folder))
     given = list(places.values())
-    for (path, _), found in zip(given, ResultCache(folders).read(given), strict=True):
-        if isinstance(found, ResultSummary):
-            trials.append(_trial(found, path))
-        else:
+    registries = {folder: test_sets.load(folder) for folder in folders}
+    for (path, below), found in zip(given, ResultCache(folders).read(given), strict=True):
+        if not isinstance(found, ResultSummary):
             refused += found
+        elif fault := _impostor(found.result) or _other_test_set(found, registries[below]):
+            refused += BadInput(f"{path}: {fault}").lines
+        else:
+            trials.append(_trial(found, path, below))
     trials, duplicates = distinct(trials)
     return trials, refused + duplicates
 
 
+def _is_in_place(path: Path, below: Path, result: TrialResult) -> bool:
+    try:
+        return path == below / place_of(result)
+    except BadInput:  # a recipe whose name is none
+        return False
+
+
+def _impostor(result: TrialResult) -> str | None:
+    """Return why a result may not bear the name of its model: names of registered models are theirs alone."""
+    if result.model.name not in registered_under(MODELS):
+        return None
+    made = "predictions made elsewhere" if result.status == "submitted" else "a model of one's own"
+    is_own = result.status != "submitted" and not result.environment.get("source")
+    return None if is_own else f"{made} under the name of the registered model {result.model.name}; name its own"
+
+
+def _other_test_set(summary: ResultSummary, registry: test_sets.Registry) -> str | None:
+    """Return in what a result contradicts the registered test set of its task."""
+    return test_sets.fault_of(summary.result.task, summary.result.fingerprint.data_hash, summary.truth, registry)
+
+
 def trial_of(result: TrialResult, path: Path) -> Trial:
     """Return the board's view of a result."""
-    return _trial(summarise(result), path)
+    return _trial(summarise(result), path, path.parent)
 
 
-def _trial(summary: ResultSummary, path: Path) -> Trial:
+def _trial(summary: ResultSummary, path: Path, below: Path) -> Trial:
     result = summary.result
     task = known_task(result.task)
     changed = overrides(result.recipe, task)
@@ -146,7 +178,8 @@ def _trial(summary: ResultSummary, path: Path) -> Trial:
     return Trial(
         **vars(summary),
         path=path,
-        row=result.row + (f"@{changed}" if changed else ""),
+        is_in_place=_is_in_place(path, below, result),
+        row=result.row + (f"@{changed}" if changed else "") + (f"~{result.submitter}" if result.submitter else ""),
         digest=result.fingerprint.digest,
         kind="synthetic" if synthetic else "published" if own else "open",
         way=(digest_of(weights), digest_of(result.recipe), _source(result)),
@@ -159,27 +192,29 @@ def _source(result: TrialResult) -> str:
 
 
 def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
-    """Give rows of different recipes or weights different names, and refuse second files of one trial.
+    """Give trials that may not be compared or joined different columns and rows, and refuse second files of a trial.
 
-    Where a row has trials of one column made in several ways, the names of all its trials get a suffix: the
-    first digits of the weights' hash, of the recipe's digest, or of that of the model's file. Of label maps that are
-    the same under several seeds the first alone is kept.
+    Trials of one fingerprint whose counts imply different truths were not scored on one test set: all but those of the
+    most common one have a column of their own. Trials of one row and column made in several ways are different models:
+    those of the most common way keep the name, that of the others gets a suffix, the first digits of the weights' hash,
+    of the recipe's digest, or of that of the model's file, by what differs. So whoever adds a file changes the names of
+    nobody else's. Of two files of one trial the one that lies where it belongs is taken, and of label maps that are the
+    same under several seeds the first.
     """
-    ways: defaultdict[tuple[str, tuple[str, str]], set[tuple[str, str, str]]] = defaultdict(set)
-    for trial in trials:
-        ways[trial.row, trial.column].add(trial.way)
-    by_weights, by_recipe, by_code = (
-        {row for (row, _), found in ways.items() if len({way[place] for way in found}) > 1} for place in range(3)
-    )
+    truths = _most_common((trial.result.task, trial.digest, trial.truth) for trial in trials if trial.truth)
+    trials = [
+        replace(trial, digest=digest_of([trial.digest, trial.truth]))
+        if trial.truth not in ("", truths.get((trial.result.task, trial.digest), trial.truth))
+        else trial
+        for trial in trials
+    ]
+    ways = _most_common((trial.row, trial.column, trial.way) for trial in trials)
     kept: dict[tuple[str, tuple[str, str], int], Trial] = {}
     refused = []
     seen: dict[tuple[str, tuple[str, str], str], Trial] = {}
-    for trial in trials:
-        weights, recipe, code = trial.way
-        suffix = (f"#weights={weights[:6]}" if trial.row in by_weights else "") + (
-            f"#recipe={recipe[:6]}" if trial.row in by_recipe else ""
-        )
-        suffix += f"#code={code[:6]}" if trial.row in by_code and code else ""
+    for trial in sorted(trials, key=lambda trial: not trial.is_in_place):
+        differing = zip(("weights", "recipe", "code"), trial.way, ways[trial.row, trial.column], strict=True)
+        suffix = "".join(f"#{what}={own[:6]}" for what, own, usual in differing if own != usual)
         named = replace(trial, row=trial.row + suffix) if suffix else trial
         key = (named.row, named.column, named.result.seed)
         if key in kept:
@@ -194,7 +229,16 @@ def distinct(trials: Sequence[Trial]) -> tuple[list[Trial], list[str]]:
                 )
                 continue
         kept[key] = named
-    return list(kept.values()), refused
+    order = {trial.path: number for number, trial in enumerate(trials)}
+    return sorted(kept.values(), key=lambda trial: order[trial.path]), refused
+
+
+def _most_common(triples: Iterable[tuple[str, Any, Any]]) -> dict[tuple[str, Any], Any]:
+    """Return the third value that is most common with the first two, the smallest of several."""
+    counts: defaultdict[tuple[str, Any], Counter[Any]] = defaultdict(Counter)
+    for first, second, third in triples:
+        counts[first, second][third] += 1
+    return {key: min(each, key=lambda value: (-each[value], value)) for key, each in counts.items()}
 
 
 def is_published_pairing(trial: Trial) -> bool:
@@ -300,11 +344,18 @@ def command(trials: Sequence[Trial]) -> str:
     return " ".join(parts) + (f"  # with the file of SHA-256 {source}" if source else "")
 
 
+LONGEST_SLUG = 100
+"""Letters of a file's name that follow from a row."""
+
+
 @cache
 def slug(row: str) -> str:
-    """Return a file name for a row: itself where it is one, else cleaned and with digits of its digest."""
-    cleaned = re.sub(r"[^a-z0-9._-]+", "-", row).strip("-.")
-    return cleaned if cleaned == row else f"{cleaned}-{digest_of(row)[:6]}"
+    """Return a file name for a row: itself where it is one, else cleaned, a tilde and digits of its digest.
+
+    No name of a model holds a tilde, so that nobody's can be the slug of another's row.
+    """
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", row).strip("-.")[:LONGEST_SLUG]
+    return cleaned if cleaned == row else f"{cleaned}~{digest_of(row)}"
 
 
 @cache

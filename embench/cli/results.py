@@ -57,15 +57,18 @@ def submit(
     results: Annotated[Path, typer.Option(help="The leaderboard's folder of results, tracked by git.")] = Path(
         "results"
     ),
+    submitter: Annotated[
+        str | None, typer.Option(help="Your login where the repository is: whose rows they are.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Check results and copy them into a git-tracked folder, for a pull request. Nothing in them is run."""
     from embench.scoring import submit
 
     if dry_run:
-        print(f"{len(submit.check(result, results))} results may stand in {results}")
+        print(f"{len(submit.check(result, results, submitter))} results may stand in {results}")
         return
-    placed = submit.submit(result, results)
+    placed = submit.submit(result, results, submitter)
     for each in placed:
         print(f"{each.source} -> {results / each.place}")
     print(f"{len(placed)} results in {results}; commit them, and open a pull request:")
@@ -78,11 +81,12 @@ def review(
     base: Annotated[str, typer.Option(help="The commit that it is to be merged into.")] = "HEAD",
     results: Annotated[Path, typer.Option(help="The leaderboard's folder of results, in its clone.")] = Path("results"),
     out: Annotated[Path, typer.Option(help="A new folder, for the results that it adds.")] = Path("added"),
+    submitter: Annotated[str | None, typer.Option(help="Login of who makes the request.")] = None,
 ) -> None:
     """Check that a pull request adds valid results and changes nothing else; nothing of it is checked out or run."""
     from embench.scoring import pull_request
 
-    checked = pull_request.review(results, base, head, results, out)
+    checked = pull_request.review(results, base, head, results, out, submitter)
     for each in checked:
         print(f"{each.place}: {each.result.row} on {each.result.task}, seed {each.result.seed}")
     print(f"{head} adds {len(checked)} results to {results} and changes nothing else; they are in {out}")

@@ -52,7 +52,7 @@ def _class_of(spec: str) -> object:
     if spec.endswith(".py"):
         raise BadInput(f"{spec}: say which class of it is the model, as in {spec}:MyModel")
     if ".py:" in spec:
-        found = from_file(spec, "a model")
+        found = _with_a_name_of_its_own(from_file(spec, "a model"), spec)
         if isinstance(found, type):
             found.source_hash = sha256(Path(spec.rpartition(":")[0]))  # type: ignore[attr-defined]
         return found
@@ -104,6 +104,16 @@ def chosen_models(specs: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             named[spec] = None
     return list(named), [name for name in grouped if name not in named]
+
+
+def _with_a_name_of_its_own(adapter: object, spec: str) -> object:
+    """Return a user's adapter; raise for one that has the name of a registered model, whose row it would take."""
+    name = getattr(adapter, "name", "")
+    point = registered_under(GROUP).get(name) if isinstance(name, str) else None
+    own = f"{adapter.__module__}:{adapter.__qualname__}" if isinstance(adapter, type) else ""
+    if point is not None and point.value != own:
+        raise BadInput(f"{spec}: its name {name} is that of a registered model; give it one of its own")
+    return adapter
 
 
 def _checked(adapter: object, spec: str) -> type[SegmentationModel]:

@@ -24,7 +24,7 @@ MOST_FILES = 20_000
 MOST_TOTAL = 2**30
 """Bytes of all of them."""
 _MOST_LINES = 40
-_NAME = r"[a-z0-9][a-z0-9._-]{0,160}"
+_NAME = r"[a-z0-9][a-z0-9._~-]{0,160}"
 _RESULT = re.compile(rf"{_NAME}/{_NAME}/{_NAME}/seed-[0-9]{{1,16}}\.json")
 _SECTION = re.compile(
     rf"{_NAME}/{_NAME}/{_NAME}/seed-[0-9]{{1,16}}\.sections/[^/\\\x00-\x1f]{{1,200}}-z[0-9]{{1,6}}\.png"
@@ -42,7 +42,9 @@ class _Change:
     path: str
 
 
-def review(repository: Path, base: str, head: str, folder: Path, out: Path) -> list[Submitted]:
+def review(
+    repository: Path, base: str, head: str, folder: Path, out: Path, submitter: str | None = None
+) -> list[Submitted]:
     """Check what a request adds to a folder of results, and copy that, and that alone, into a new folder.
 
     Parameters
@@ -55,6 +57,8 @@ def review(repository: Path, base: str, head: str, folder: Path, out: Path) -> l
         Of results, in the clone.
     out : Path
         A folder that is empty or not there.
+    submitter : str, optional
+        Who makes the request: every result must name them as its owner.
 
     Returns
     -------
@@ -82,6 +86,7 @@ def review(repository: Path, base: str, head: str, folder: Path, out: Path) -> l
     _refuse(line for change in changes for line in _faults(change, prefix))
     _copy(repository, changes, prefix, out)
     checked = submit.check([out], folder)
+    _refuse(_others(checked, submitter))
     _refuse(_left_over(checked, out, [change.path.removeprefix(prefix) for change in changes]))
     return checked
 
@@ -178,6 +183,15 @@ def _left_over(checked: Sequence[Submitted], out: Path, added: Sequence[str]) ->
     for path in added:
         if _SECTION.fullmatch(path) and Path(path) not in named:
             yield f"{path}: no result names this section; leave it out"
+
+
+def _others(checked: Sequence[Submitted], submitter: str | None) -> Iterator[str]:
+    """Yield the results that somebody else than the submitter owns."""
+    for each in checked:
+        owner = each.result.submitter
+        if submitter is not None and owner != submitter.lower():
+            named = f"names {owner} as" if owner else "names no"
+            yield f"{each.place}: {named} submitter; bring it with: embench submit --submitter {submitter}"
 
 
 def _refuse(faults: Iterator[str]) -> None:

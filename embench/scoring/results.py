@@ -37,8 +37,13 @@ def save(result: TrialResult, path: Path, below: Path | None = None) -> None:
     whole = TrialResult.model_validate_json(result.model_dump_json())
     if fault := contradiction(whole):
         raise ValueError(f"{path}: {fault}")
-    stored = ResultFile.model_construct(**vars(whole), sha256=whole.digest)
-    write_atomic(path, stored.model_dump_json(indent=1) + "\n", below=below)
+    write_atomic(path, content_for(whole), below=below)
+
+
+def content_for(result: TrialResult) -> bytes:
+    """Return the bytes of a result's file: all that was set, and the digest over that."""
+    stored = ResultFile.model_construct(result.model_fields_set | {"sha256"}, **vars(result), sha256=result.digest)
+    return (stored.model_dump_json(indent=1, exclude_unset=True) + "\n").encode()
 
 
 def load(path: Path, below: Path | None = None) -> TrialResult:

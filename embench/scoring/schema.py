@@ -47,6 +47,8 @@ SectionPath = Annotated[str, Field(pattern=r"^seed-[0-9]{1,16}\.sections/[^/\\\x
 """Of a predicted section's label map, from the result's folder: below it, whatever the item is called."""
 
 
+Submitter = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,38}$")]
+"""Who brought a result to a leaderboard: a login of the place where the repository is, in lower case."""
 MOST_IMAGES = 20_000
 """Test images of one snapshot."""
 MOST_SNAPSHOTS = 2_000
@@ -190,6 +192,7 @@ class TrialResult(_Record):
     class_names: Labels
     sections: Annotated[tuple[SectionPath, ...], Field(max_length=MOST_SECTIONS), Different] = ()
     trained: Digest | None = None
+    submitter: Submitter | None = None
 
     @property
     def row(self) -> str:

@@ -11,15 +11,18 @@ import os
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from embench.core import confined
 from embench.core.errors import BadInput
 from embench.core.files import write_atomic
 from embench.core.git import git
 from embench.core.names import check_name, is_name
+from embench.core.plugins import registered_under
 from embench.data.catalog import find_task, is_registered
 from embench.scoring import predictions, results, test_sets
 from embench.scoring.results import RECIPE, result_files, result_path
@@ -39,15 +42,20 @@ class Submitted:
     result : TrialResult
     place : Path
         Where it belongs, relative to the folder of results.
+    rewritten : bytes or None
+        What is stored, where that is not the file itself: with who submitted it.
     """
 
     source: Path
     below: Path
     result: TrialResult
     place: Path
+    rewritten: bytes | None = None
 
     def content(self, source: Path) -> bytes:
-        """Return the bytes of one of its files."""
+        """Return what is stored of one of its files."""
+        if source == self.source and self.rewritten is not None:
+            return self.rewritten
         return confined.read(source, self.below, results.MAX_BYTES, "a result or a section")
 
     def files(self) -> list[tuple[Path, Path]]:
@@ -56,7 +64,7 @@ class Submitted:
         return [*sections, (self.source, self.place)]
 
 
-def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
+def submit(given: Sequence[Path], folder: Path, submitter: str | None = None) -> list[Submitted]:
     """Check results and copy them, with their predicted sections, to where they belong in ``folder``.
 
     Parameters
@@ -65,6 +73,8 @@ def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
         Result files, or folders of them.
     folder : Path
         The git-tracked folder of results that a leaderboard is built from.
+    submitter : str, optional
+        Who owns the results there: a login of the place where the repository is.
 
     Returns
     -------
@@ -76,7 +86,7 @@ def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
     BadInput
         Whatever :func:`check` finds, or a folder that git does not track; nothing is copied then.
     """
-    checked = check(given, folder)
+    checked = check(given, folder, submitter)
     _check_tracked(folder, [place for each in checked for _, place in each.files()])
     for each in checked:
         for source, place in each.files():
@@ -85,7 +95,7 @@ def submit(given: Sequence[Path], folder: Path) -> list[Submitted]:
     return checked
 
 
-def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
+def check(given: Sequence[Path], folder: Path, submitter: str | None = None) -> list[Submitted]:
     """Return the results that may stand in ``folder``; write nothing.
 
     A result must be readable under the schema with scores that its counts bear out
@@ -105,7 +115,7 @@ def check(given: Sequence[Path], folder: Path) -> list[Submitted]:
     faults += unread
     for path, below in paths:
         try:
-            each = _checked(path, below)
+            each = _owned(_checked(path, below), submitter)
         except BadInput as error:
             faults += error.lines
             continue
@@ -152,8 +162,10 @@ def _stored(folder: Path, near: Path) -> list[tuple[Path, TrialResult]]:
 
 def place_of(result: TrialResult) -> Path:
     """Return where a result belongs, relative to a folder of results: as ``embench run`` and ``score`` write it."""
+    owner = f"~{result.submitter}" if result.submitter else ""
     if result.status == "submitted":
-        return result_path(Path(), result.model.name, result.fingerprint, result.seed)
+        path = result_path(Path(), result.model.name, result.fingerprint, result.seed)
+        return path.parent.with_name(path.parent.name + owner) / path.name
     recipe = _recipe_of(result)
     facts: dict[str, Any] = {
         "recipe": recipe,
@@ -164,7 +176,7 @@ def place_of(result: TrialResult) -> Path:
     if source := result.environment.get("source"):
         facts["source"] = source
     variant = f"{check_name(str(recipe.get('name')), 'recipe')}-{digest_of(facts)}"
-    return Path(result.task) / result.model.name / variant / f"seed-{result.seed}.json"
+    return Path(result.task) / result.model.name / f"{variant}{owner}" / f"seed-{result.seed}.json"
 
 
 def _recipe_of(result: TrialResult) -> dict[str, Any]:
@@ -223,6 +235,8 @@ def _checked(path: Path, below: Path) -> Submitted:
         faults.append(f"{path}: recipe {str(name)[:60]!r} with status {result.status}; submit what embench wrote")
     elif not is_name(name):
         faults.append(f"{path}: recipe {name[:60]!r}: not a name ([a-z0-9._-], at most 80)")
+    if result.status == "submitted" and result.model.name in registered_under("embench.models"):
+        faults.append(f"{path}: predictions under the name of the registered model {result.model.name}; name their own")
     if not is_registered(result.task):
         faults.append(f"{path}: task {result.task}: not one of embench list tasks; results of own data stay at home")
     else:
@@ -230,6 +244,22 @@ def _checked(path: Path, below: Path) -> Submitted:
     if faults:
         raise BadInput(faults)
     return Submitted(path, below, result, place_of(result))
+
+
+def _owned(each: Submitted, submitter: str | None) -> Submitted:
+    """Return a result as who submits it owns it; raise for one that another owns."""
+    owner = each.result.submitter
+    if submitter is None or owner == submitter.lower():
+        return each
+    if owner is not None:
+        raise BadInput(f"{each.source}: submitted by {owner}, not by {submitter}; submit results of your own")
+    try:
+        result = TrialResult.model_validate_json(
+            json.dumps({**each.result.model_dump(mode="json", exclude_unset=True), "submitter": submitter.lower()})
+        )
+    except ValidationError:
+        raise BadInput(f"--submitter {submitter[:60]!r}: not a login (letters, digits and -, at most 39)") from None
+    return replace(each, result=result, place=place_of(result), rewritten=results.content_for(result))
 
 
 def _task_faults(result: TrialResult) -> list[str]:

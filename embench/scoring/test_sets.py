@@ -89,6 +89,19 @@ def fault(result: TrialResult, registry: Registry) -> str | None:
     return f"data hash {own[:12]}, {FILE} has {hashes}; prepare the data again and compare the hashes"
 
 
+def fault_of(task: str, data_hash: str, truth: str, registry: Registry) -> str | None:
+    """Return what :func:`fault` does, from the digest of the truth that a result implies (empty: it implies none)."""
+    known = registry.get(task)
+    if not known:
+        return None
+    for each in known:
+        if each.data_hash == data_hash:
+            is_other = truth not in ("", digest(each.images))
+            return f"its counts imply another test set than {FILE} has" if is_other else None
+    hashes = ", ".join(each.data_hash[:12] for each in known)
+    return f"data hash {data_hash[:12]}, {FILE} has {hashes}; prepare the data again and compare the hashes"
+
+
 def differences(result: TrialResult, truth: Truth) -> str | None:
     """Return how the test set that a result implies differs from the true one."""
     own = truth_of(result)
