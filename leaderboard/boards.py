@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
 from statistics import quantiles
@@ -162,7 +162,7 @@ class Cell:
 class Board:
     """Rows that may share a ranking, over columns of different tasks.
 
-    ``layer`` counts boards of a kind: each has one fingerprint of a task, the next holds the task's next one.
+    ``layer`` counts boards of a kind (:func:`boards`).
     """
 
     kind: Kind
@@ -170,6 +170,11 @@ class Board:
     columns: tuple[Column, ...]
     cells: dict[tuple[str, tuple[str, str]], Cell]
     published_rows: frozenset[str]
+
+    @cached_property
+    def keys(self) -> frozenset[tuple[str, str]]:
+        """Of its columns."""
+        return frozenset(column.key for column in self.columns)
 
     @property
     def slug(self) -> str:
@@ -184,7 +189,9 @@ class Board:
             "open": "Open track on real data",
             "synthetic": "Synthetic data",
         }[self.kind]
-        return heading if self.layer == 0 else f"{heading}: further budgets or data ({self.layer + 1})"
+        labels = [column.label for column in self.columns]
+        tasks = ", ".join(labels) if len(labels) <= 4 else f"{len(labels)} tasks from {labels[0]} to {labels[-1]}"
+        return heading if self.layer == 0 else f"{heading}: {tasks}"
 
     @cached_property
     def rows(self) -> list[str]:
@@ -290,8 +297,18 @@ class Board:
         return {measure: OnTasks.of(self.runs[measure], self.rows) for measure in self.measures}
 
 
-def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], Cell] | None = None) -> list[Board]:
-    """Group trials into boards: by track, by synthetic or real, and one fingerprint per task.
+MOST_BOARDS = 12
+"""Of a kind; the tasks of the others have their own pages all the same."""
+Key = tuple[str, str]
+
+
+def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, Key], Cell] | None = None) -> list[Board]:
+    """Group trials into boards: by track, by synthetic or real, and by the tasks that rows have in common.
+
+    There is a board for each set of tasks on which some row is complete, with a ranking of its own. So a trial of a new
+    task, or of another budget, opens a board and empties none. The first one is that of most tasks among those that rank
+    at least half as many rows as any; the others follow by the number of their rows, and what no row is complete on is
+    last. A seed counts on a board where its row has it on more than half of the tasks.
 
     ``cells`` are the :func:`cells_of` these trials, where they are known already: boards share them.
 
@@ -299,28 +316,98 @@ def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, tuple[str, str]], 
     the open track uses, so that a pairing can be ranked against the published one.
     """
     columns, cells = columns_of(trials), cells_of(trials) if cells is None else cells
-    found = []
+    found: list[Board] = []
     for kind in KINDS:
         keys = {trial.column for trial in trials if trial.kind == kind}
         members = [trial for trial in trials if trial.column in keys and (trial.kind == kind or kind == "open")]
-        for layer, chosen in enumerate(_layers(members)):
-            inside = {
-                key: own
-                for key, cell in cells.items()
-                if key[1] in chosen and (own := cell if kind == "open" else _of_kind(cell, kind)).trials
-            }
-            found.append(
-                Board(
-                    kind=kind,
-                    layer=layer,
-                    columns=tuple(column for column in columns if column.key in chosen),
-                    cells=inside,
-                    published_rows=frozenset(
-                        row for (row, _), cell in inside.items() if any(map(is_published_pairing, cell.trials))
-                    ),
-                )
-            )
+        inside = {
+            key: own
+            for key, cell in cells.items()
+            if key[1] in keys and (own := cell if kind == "open" else _of_kind(cell, kind)).trials
+        }
+        found += _boards_of(kind, [column for column in columns if column.key in keys], inside, members)
     return found
+
+
+def _boards_of(
+    kind: Kind, columns: Sequence[Column], cells: Mapping[tuple[str, Key], Cell], trials: Sequence[Trial]
+) -> Iterator[Board]:
+    """Yield the boards of a kind."""
+    made = [
+        _board(kind, 0, [column for column in columns if column.key in chosen], cells)
+        for chosen in _sets(columns, cells)
+    ]
+    ranked = [board for board in made if board.ranked]
+    ranked = [
+        board
+        for board in ranked
+        if not any(board.keys < other.keys and board.ranked == other.ranked for other in ranked)
+    ]
+    crowd = max((len(board.ranked) for board in ranked), default=0)
+
+    def place(board: Board) -> tuple[Any, ...]:
+        many, tasks = 2 * len(board.ranked) >= crowd, len(board.columns)
+        return not many, -tasks if many else 0, -len(board.ranked), -tasks, sorted(board.keys)
+
+    ranked.sort(key=place)
+    shown = {key for board in ranked for key in board.keys}
+    left = [
+        _board(kind, 0, [column for column in columns if column.key in layer], cells)
+        for layer in _layers([trial for trial in trials if trial.column not in shown])
+    ]
+    for layer, board in enumerate([*ranked, *left][:MOST_BOARDS]):
+        yield replace(board, layer=layer)
+
+
+def _sets(columns: Sequence[Column], cells: Mapping[tuple[str, Key], Cell]) -> list[frozenset[Key]]:
+    """Return every column by itself, and the columns of one budget on which a row is complete, one of a task."""
+    found = dict.fromkeys(frozenset([column.key]) for column in columns)
+    rows: defaultdict[str, list[Column]] = defaultdict(list)
+    by_key = {column.key: column for column in columns}
+    for (row, key), cell in cells.items():
+        if len(cell.trials) >= FEWEST_SEEDS:
+            rows[row].append(by_key[key])
+    crowd = Counter(key for _, key in cells)
+    for own in rows.values():
+        budgets: defaultdict[Any, list[Column]] = defaultdict(list)
+        for column in own:
+            for budget in _budgets(column):
+                budgets[budget].append(column)
+        for alike in budgets.values():
+            chosen: dict[str, Key] = {}
+            for column in sorted(alike, key=lambda column: (-crowd[column.key], column.key)):
+                chosen.setdefault(column.task, column.key)
+            found[frozenset(chosen.values())] = None
+    return list(found)
+
+
+def _budgets(column: Column) -> list[tuple[Any, ...]]:
+    """Return under which budgets a column may stand beside others: its number of steps, and the task's published."""
+    mark = column.fingerprint
+    revisions = (mark.scoring_revision, mark.training_revision)
+    is_published = column.facts is not None and column.facts.iterations == mark.iterations
+    return [(mark.iterations, *revisions), *([("published", *revisions)] if is_published else [])]
+
+
+def _board(kind: Kind, layer: int, columns: Sequence[Column], cells: Mapping[tuple[str, Key], Cell]) -> Board:
+    """Return a board over columns with the trials whose seeds count there."""
+    keys = {column.key for column in columns}
+    own = {key: cell for key, cell in cells.items() if key[1] in keys}
+    seeds: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for (row, _), cell in own.items():
+        seeds[row].update(trial.result.seed for trial in cell.trials)
+    inside = {}
+    for (row, key), cell in own.items():
+        counted = {seed for seed, count in seeds[row].items() if 2 * count >= len(keys)}
+        # A row without enough of them is not ranked, and shown with all that it has.
+        inside[row, key] = _of_seeds(cell, counted) if len(counted) >= FEWEST_SEEDS else cell
+    published = frozenset(row for (row, _), cell in inside.items() if any(map(is_published_pairing, cell.trials)))
+    return Board(kind, layer, tuple(columns), inside, published)
+
+
+def _of_seeds(cell: Cell, seeds: Container[int]) -> Cell:
+    trials = tuple(trial for trial in cell.trials if trial.result.seed in seeds)
+    return cell if len(trials) == len(cell.trials) else Cell(trials)
 
 
 def _of_kind(cell: Cell, kind: Kind) -> Cell:
