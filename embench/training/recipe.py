@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from embench.core.errors import BadInput
 from embench.core.names import is_name, unknown
+from embench.core.plugins import points_of
 from embench.data.task import Scale, Task
 from embench.training.registries import AUGMENTATIONS, LOSSES, SAMPLERS, SCHEDULES, Own, Registry, own
 
@@ -270,9 +271,7 @@ GROUP = "embench.recipes"
 
 def recipe_names() -> list[str]:
     """Return the names of all recipes: the published ones, then those of installed packages."""
-    from importlib.metadata import entry_points
-
-    return [*RECIPES, *(point.name for point in entry_points(group=GROUP) if point.name not in RECIPES)]
+    return [*RECIPES, *(point.name for point in points_of(GROUP) if point.name not in RECIPES)]
 
 
 def find_recipe(name: str) -> Recipe:
@@ -308,10 +307,9 @@ def published_recipe(name: str) -> Recipe | None:
 
 
 def _installed(name: str) -> Recipe | None:
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP, name=name):
-        return checked(point.load(), f"{point.value} (entry point {GROUP})")
+    for point in points_of(GROUP):
+        if point.name == name:
+            return checked(point.load(), f"{point.value} (entry point {GROUP})")
     return None
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from embench.core.errors import BadInput
 from embench.core.names import check_name, unknown
+from embench.core.plugins import points_of
 
 
 class Registry:
@@ -58,9 +59,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Return every name; nothing is imported."""
-        from importlib.metadata import entry_points
-
-        return [*self._places, *self._registered, *(point.name for point in entry_points(group=self.group))]
+        return [*self._places, *self._registered, *(point.name for point in points_of(self.group))]
 
     def find(self, name: str) -> Callable[..., Any]:
         """Return the callable called ``name``; raise :class:`BadInput` with near names where there is none."""
@@ -69,10 +68,9 @@ class Registry:
         if name in self._places:
             module, _, attribute = self._places[name].partition(":")
             return getattr(importlib.import_module(module), attribute)
-        from importlib.metadata import entry_points
-
-        for point in entry_points(group=self.group, name=name):
-            return point.load()
+        for point in points_of(self.group):
+            if point.name == name:
+                return point.load()
         raise unknown(self.kind, name, self.names())
 
 
