@@ -49,7 +49,7 @@ class Request:
 
     def result(self, seed: int, place: str | None = None, **changes: object) -> str:
         """Add a valid result of ``retina`` where it belongs, or somewhere else; return where that is."""
-        made_one = made.result("retina", find_task("vnc-mito"), seed, **changes)
+        made_one = made.result("retina", find_task("vnc-mito"), seed, submitter="somebody", **changes)
         file = self.clone.parent / "result.json"
         results.save(made_one, file)
         path = place or f"results/{submit.place_of(made_one)}"
@@ -210,6 +210,25 @@ def test_a_request_that_adds_results_is_taken_as_it_is(clone: Path, tmp_path: Pa
         review(clone, "origin/main", head, clone / "results", tmp_path / "added")
 
 
+def test_a_request_brings_results_of_who_makes_it_alone(clone: Path, tmp_path: Path) -> None:
+    """Whose rows they are stands in the file, and is who the host says made the request."""
+    request = Request(clone)
+    request.result(3)
+    head = request.commit()
+    with pytest.raises(BadInput, match="names somebody as submitter"):
+        review(clone, "origin/main", head, clone / "results", tmp_path / "added", "Mallory")
+    (each,) = review(clone, "origin/main", head, clone / "results", tmp_path / "other", "Somebody")
+    assert each.place.parent.name.endswith("~somebody")
+    given = tmp_path / "mine" / "seed-4.json"
+    results.save(made.result("retina", find_task("vnc-mito"), 4), given)
+    (placed,) = submit.submit([given], clone / "results", "Me-2")
+    assert results.load(clone / "results" / placed.place).submitter == "me-2"
+    with pytest.raises(BadInput, match="submitted by me-2"):
+        submit.submit([clone / "results" / placed.place], tmp_path / "x", "mallory")
+    with pytest.raises(BadInput, match="not a login"):
+        submit.submit([given], clone / "results", "../x")
+
+
 def test_a_checkout_that_was_handed_over_runs_nothing(clone: Path, tmp_path: Path) -> None:
     """Its own configuration names programs; asking git about it starts none of them."""
     program = tmp_path / "monitor"
@@ -287,7 +306,7 @@ def runner(origin: Path, tmp_path: Path) -> Path:
 def test_the_workflow_takes_a_request_that_adds_results(origin: Path, clone: Path, tmp_path: Path) -> None:
     request = Request(clone)
     request.result(3)
-    head = {"github.event.pull_request.head.sha": request.commit()}
+    head = {"github.event.pull_request.head.sha": request.commit(), "github.event.pull_request.user.login": "Somebody"}
     status, said = run_steps("check", runner(origin, tmp_path), tmp_path / "temp", **head)
     assert status == 0, said
     page = (tmp_path / "temp" / "site" / "index.html").read_text()
@@ -308,7 +327,7 @@ def test_the_workflow_refuses_a_hostile_request(origin: Path, clone: Path, tmp_p
         request.put(path, canary(request))
     deleted(request)
     request.result(3)
-    head = {"github.event.pull_request.head.sha": request.commit()}
+    head = {"github.event.pull_request.head.sha": request.commit(), "github.event.pull_request.user.login": "Somebody"}
     status, said = run_steps("check", runner(origin, tmp_path), tmp_path / "temp", **head)
     assert status == 2, said
     for path in ("pip.py", "embench.py", "sitecustomize.py", "typer.py", "results/numpy.py", "evil.yml", "seed-1.json"):
