@@ -305,10 +305,10 @@ Key = tuple[str, str]
 def boards(trials: Sequence[Trial], cells: Mapping[tuple[str, Key], Cell] | None = None) -> list[Board]:
     """Group trials into boards: by track, by synthetic or real, and by the tasks that rows have in common.
 
-    There is a board for each set of tasks on which some row is complete, with a ranking of its own. So a trial of a new
-    task, or of another budget, opens a board and empties none. The first one is that of most tasks among those that rank
-    at least half as many rows as any; the others follow by the number of their rows, and what no row is complete on is
-    last. A seed counts on a board where its row has it on more than half of the tasks.
+    There is a board for each set of tasks on which some row is complete, with a ranking of its own. So a trial of a
+    new task, or of another budget, opens a board and empties none. The first one is that of most tasks among those
+    that rank at least half as many rows as any; the others follow by the number of their rows, and what no row is
+    complete on is last. A seed counts on a board where its row has it on more than half of the tasks.
 
     ``cells`` are the :func:`cells_of` these trials, where they are known already: boards share them.
 
