@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from embench.core.console import terminal
 from embench.core.errors import BadInput
 from embench.core.names import unknown
 from leaderboard import boards, ranking
@@ -238,12 +239,11 @@ def _print(
     families: Mapping[bool, int],
 ) -> None:
     from rich.box import HEAVY_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     to_terminal = sys.stdout.isatty()
-    console = Console(width=None if to_terminal else 220, highlight=False, markup=False)
+    console = terminal(width=None if to_terminal else 220)
     shown = Table(title=None, box=HEAVY_HEAD if to_terminal else None, pad_edge=False)
     shown.add_column("task", no_wrap=not to_terminal)
     adjusted = any(families[entry["synthetic"]] > 1 for entry in compared)

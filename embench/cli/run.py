@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embench.cli.apps import app
+from embench.cli.apps import DataFolder, app
 from embench.cli.verbs import split, verb
+from embench.core import paths
 from embench.core.errors import BadInput, TrialsFailed, TryAgain
 from embench.runs.options import ExecutorOptions, RunRequest
 
@@ -193,6 +194,7 @@ def retry(
         list[str], typer.Option("--model", help="Model files that failed trials may import: path/to/file.py:Class.")
     ] = [],  # noqa: B006
     detach: Detach = False,
+    data: DataFolder = None,
 ) -> None:
     """Run again the planned trials that failed or were stopped, from their last saved state.
 
@@ -203,7 +205,7 @@ def retry(
 
     executor = _executor(on)
     found = standings(results)
-    again = to_retry(found, split(model), diverged=diverged)
+    again = to_retry(found, split(model), diverged=diverged, data=data or paths.data_folder())
     left = sum(standing.diverged for standing in found) if not diverged else 0
     if left:
         log.info("%d diverged trials stay as they are: a result too (with --diverged they are run again)", left)

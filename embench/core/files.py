@@ -128,6 +128,17 @@ def sweep(folder: Path) -> None:
             left.unlink()
 
 
+def preallocate(descriptor: int, size: int) -> None:
+    """Give an open file ``size`` bytes that are really there; raises ``OSError`` where there is no room for them."""
+    if hasattr(os, "posix_fallocate"):
+        if size:
+            os.posix_fallocate(descriptor, 0, size)
+        return
+    with os.fdopen(os.dup(descriptor), "r+b") as file:  # elsewhere by writing them
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:

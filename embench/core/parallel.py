@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from embench.core import signals
 from embench.core.environment import cores
 from embench.core.errors import TryAgain
 
@@ -74,6 +75,7 @@ def _shared_out(function: Callable[[Thing], Made], things: Sequence[Thing], jobs
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
+    signals.end_with_parent()
 
 
 def _one(thing: Any) -> Any:

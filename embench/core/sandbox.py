@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from embench.core import process, signals
-from embench.core.errors import BadInput
+from embench.core.errors import BadInput, TryAgain
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ def call(function: Callable[..., Any], *arguments: Any, where: object, size: int
 class _Child:
     def __init__(self) -> None:
         environment = os.environ | {
+            "PYTHONSAFEPATH": "1",
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TIFFFILE_NUM_THREADS"), "1"),
         }
@@ -99,7 +100,11 @@ class _Child:
             self.into.flush()
             answer = self._answer()
         except (OSError, EOFError):
-            raise BadInput(f"{where}: {self._end(late.is_set(), seconds)}; refused") from None
+            told = self._end(late.is_set(), seconds)
+            if self.process.returncode == -9 and not late.is_set():
+                # By somebody else, or for want of memory on the whole machine: that says nothing of the file.
+                raise TryAgain(f"{where}: its reader was killed (out of memory?); run the same command again") from None
+            raise BadInput(f"{where}: {told}; refused") from None
         except BaseException:  # interrupted: what the child would still answer is nobody's
             self._end(True, seconds)
             raise
@@ -236,6 +241,7 @@ def _unlimit() -> None:
 if __name__ == "__main__":
     process.no_core_file()
     signals.leave_interrupts_to_parent()
+    signals.end_with_parent()
     # Answers have a descriptor of their own: what a library prints goes nowhere.
     answering = os.dup(sys.stdout.fileno())
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -163,6 +163,18 @@ def end_group(child: subprocess.Popen[bytes], grace: float) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
+def end_with_parent() -> None:
+    """Let this process, a helper that nobody else needs, end within a second or so of its parent."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(exit_status(signal.SIGTERM))
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
 def exit_status(number: signal.Signals) -> int:
     """Return 75 (the same command goes on), and for Ctrl-C what shells expect of it, so that no loop retries."""
     return 130 if number == signal.SIGINT else 75

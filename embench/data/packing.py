@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from embench.core import environment, locks, parallel
 from embench.core.console import showing
 from embench.core.errors import BadInput
+from embench.core.files import preallocate
 from embench.data import duplicates, store
 from embench.data.patches import PRINT, SIDE, fingerprint, padded
 from embench.data.task import UnlabelledSet
@@ -114,8 +115,8 @@ class _Job:
         if needed > free:
             raise BadInput(f"{work.parent}: {count} patches need {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free")
         offset = _lay_out(work / "patches.h5", count)
-        np.memmap(work / "prints", PRINT, "w+", shape=count).flush()
-        np.memmap(work / "blocks", _RECORD, "w+", shape=-(-count // BLOCK)).flush()
+        _laid_out(work / "prints", count * PRINT.itemsize)
+        _laid_out(work / "blocks", -(-count // BLOCK) * _RECORD.itemsize)
         about.write_text(json.dumps({**expected, "offset": offset}))
         return cls(work, patches, offset, BLOCK)
 
@@ -195,6 +196,12 @@ class _Job:
         return digest
 
 
+def _laid_out(path: Path, size: int) -> None:
+    """Give a file all of its blocks, zeros: one that is mapped and has no room left kills the process that writes."""
+    with path.open("w+b") as file:
+        preallocate(file.fileno(), size)
+
+
 def _lay_out(file: Path, count: int) -> int:
     """Write an HDF5 file with room for ``count`` patches and return where in it they begin."""
     import h5py
@@ -209,7 +216,6 @@ def _lay_out(file: Path, count: int) -> int:
         dataset = h5py.h5d.create(group.id, b"image", h5py.h5t.STD_U8LE, space, properties)
         root.flush()
         offset = int(dataset.get_offset())
-    size = offset + count * SIDE * SIDE
-    if file.stat().st_size < size:
-        os.truncate(file, size)
+    with file.open("r+b") as opened:
+        preallocate(opened.fileno(), offset + count * SIDE * SIDE)
     return offset

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embench.core import confined
+from embench.core.console import terminal
 from embench.core.errors import BadInput
 from embench.data.task import Scale
 from embench.data.unlabelled import open_unlabelled
@@ -138,15 +139,14 @@ def _reporting(title: str, world: World) -> Iterator[Report]:
         yield lambda progress: None
         return
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
-        with Bars(*columns, console=Console(stderr=True)) as bar:
+        with Bars(*columns, console=terminal(stderr=True)) as bar:
             row = bar.add_task(title, total=None, loss="")
             yield lambda at: bar.update(row, completed=at.iteration, total=at.iterations, loss=f"{at.loss:.4g}")
         return

@@ -300,7 +300,7 @@ _VERSIONS = (
 
 def _surroundings(python: Path, spec: TrialSpec, given: dict[str, str]) -> dict[str, str]:
     """Return the variables of a command: ours without what leads to our data or packages, and the tool's own."""
-    left_out = ("PYTHONPATH", "PYTHONHOME", "EMBENCH_DATA")
+    left_out = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "EMBENCH_DATA", "EMBENCH_CACHE")
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(spec.threads))
     path = f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}"

@@ -129,7 +129,9 @@ def summary(found: Iterable[Standing]) -> str:
     return ", ".join(f"{counts[state]} {state}" for state in ("done", "running", "failed", "waiting"))
 
 
-def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool) -> list[TrialSpec]:
+def to_retry(
+    found: Sequence[Standing], models: Sequence[str], *, diverged: bool, data: Path | None = None
+) -> list[TrialSpec]:
     """Return the trials to run again: the failed and the stopped ones.
 
     Parameters
@@ -140,15 +142,21 @@ def to_retry(found: Sequence[Standing], models: Sequence[str], *, diverged: bool
         ``file.py:NAME`` or ``FILE.toml``: a plan alone has no code run.
     diverged : bool
         The diverged ones too; see :func:`set_aside`.
+    data : Path, optional
+        The only folder of data that may be used and written to; any that the plans name when it is not given.
 
     Raises
     ------
     BadInput
-        For a file that was not named.
+        For a file that was not named, or another folder of data.
     """
     again = [
         each.trial for each in found if each.stopped or (each.state == "failed" and (diverged or not each.diverged))
     ]
+    if data is not None and (others := {each.data for each in again if each.data.resolve() != data.resolve()}):
+        raise BadInput(
+            f"{other}: the plan names this folder of data; to use it give --data-dir {other}" for other in others
+        )
     named = {absolute(model) for model in models}
     unnamed = {trial.model for trial in again if code_of(trial.model) and absolute(trial.model) not in named}
     recipes = {absolute_recipe(model) for model in models}

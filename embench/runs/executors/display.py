@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from embench.core.console import duration
+from embench.core.console import duration, terminal
 from embench.runs.plan import TrialSpec
 from embench.runs.worker import Failure, Outcome
 
@@ -71,17 +71,16 @@ class _Bars:
     """A bar for all trials and one for each that is running."""
 
     def __init__(self, trials: Sequence[TrialSpec]) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
-        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.progress = Progress(*columns, console=terminal(stderr=True))
         self.all = self.progress.add_task("trials", total=sum(trial.iterations for trial in trials), note="")
         self.count, self.done = len(trials), 0
         self.running: dict[str, Any] = {}

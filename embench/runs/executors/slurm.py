@@ -8,6 +8,7 @@ finds its jobs and submits none twice.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import logging
 import os
 import re
@@ -22,8 +23,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
+from embench.core import confined
 from embench.core.errors import BadInput, Interrupted, TryAgain
 from embench.core.files import remove, write_atomic
 from embench.core.names import unknown
@@ -156,8 +158,15 @@ def record(shares: tuple[tuple[TrialSpec, ...], ...]) -> Path:
     """Write which trials each job of an array gets, and return the file; its name is the submission's."""
     facts = [[str(trial.path) for trial in share] for share in shares]
     path = shares[0][0].results_folder / FOLDER / f"{digest_of(facts)}.json"
-    write_atomic(path, _SHARES.dump_json(shares))
+    write_atomic(path, _SHARES.dump_json(shares), below=shares[0][0].results_folder)
     return path
+
+
+MAX_BYTES = 256 * 2**20
+
+
+def _recorded(path: Path) -> bytes:
+    return confined.read(path, path.parent.parent, MAX_BYTES, "a record of jobs")
 
 
 def jobs_of(results: Path) -> dict[Path, Job]:
@@ -166,11 +175,19 @@ def jobs_of(results: Path) -> dict[Path, Job]:
     found = {}
     for job in queue():
         path = results.absolute() / FOLDER / f"{job.submission}.json"
-        if not re.fullmatch(r"[0-9a-f]+", job.submission) or not path.exists():
-            continue  # of another results folder
+        if not re.fullmatch(r"[0-9a-f]+", job.submission):
+            continue
         if job.submission not in shares:
-            shares[job.submission] = _SHARES.validate_json(path.read_bytes())
-        found.update({trial.path: job for trial in shares[job.submission][job.element]})
+            try:
+                shares[job.submission] = _SHARES.validate_json(_recorded(path))
+            except FileNotFoundError:
+                continue  # of another results folder
+            except (BadInput, ValidationError) as error:
+                told = error if isinstance(error, BadInput) else f"{path}: not a record of jobs"
+                log.warning("%s; its jobs are not known", told)
+                shares[job.submission] = ()
+        if job.element < len(shares[job.submission]):
+            found.update({trial.path: job for trial in shares[job.submission][job.element]})
     return found
 
 
@@ -263,7 +280,7 @@ class Slurm:
         )
         parameters = self.parameters(path.stem, len(shares), shares[0][0])
         engine.update_parameters(**parameters)
-        work = Work(str(path), 60 * parameters["time"])
+        work = Work(str(path), 60 * parameters["time"], hashlib.sha256(_recorded(path)).hexdigest())
         try:
             return engine.map_array(work, range(len(shares)))[0].job_id.split("_")[0]
         except (FailedJobError, FailedSubmissionError) as error:
@@ -357,19 +374,26 @@ class Work:
         The submission's record.
     seconds : float
         The job's time limit. One that is reached without a single step forward is too short.
+    sha256 : str
+        Of the record: whoever can write there must not choose what runs here.
 
     ``checkpoint`` makes submitit put a job back that is told to stop before its first trial begins.
     """
 
-    def __init__(self, path: str, seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+    sha256 = ""  # of jobs that wait since an earlier version
+
+    def __init__(self, path: str, seconds: float, sha256: str = "") -> None:
+        self.path, self.seconds, self.sha256 = path, seconds, sha256
 
     def __call__(self, element: int) -> None:
         """Run the trials of job ``element``; when told to stop, save and go back to the queue."""
         from embench.core import signals
 
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
-        trials = _SHARES.validate_json(Path(self.path).read_bytes())[element]
+        content = _recorded(Path(self.path))
+        if self.sha256 and hashlib.sha256(content).hexdigest() != self.sha256:
+            raise BadInput(f"{self.path}: not what was submitted; it names code that would be run: submit again")
+        trials = _SHARES.validate_json(content)[element]
         began, moved = time.monotonic(), False
 
         def report(trial: TrialSpec, stage: str, iteration: int, loss: float) -> None:
