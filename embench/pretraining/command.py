@@ -143,9 +143,12 @@ def _reporting(title: str, world: World) -> Iterator[Report]:
         from rich.progress import Progress as Bars
 
         columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
             TimeRemainingColumn(),
-        )  # fmt: skip
+        )
         with Bars(*columns, console=terminal(stderr=True)) as bar:
             row = bar.add_task(title, total=None, loss="")
             yield lambda at: bar.update(row, completed=at.iteration, total=at.iterations, loss=f"{at.loss:.4g}")

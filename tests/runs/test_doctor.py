@@ -221,7 +221,7 @@ def test_the_exit_status_says_whether_what_was_asked_for_works(
 
 
 def test_a_prepared_file_from_elsewhere_is_read_once_by_deep(data: Path, tmp_path: Path) -> None:
-    shutil.rmtree(data / ".checked")
+    shutil.rmtree(paths.cache_folder(), ignore_errors=True)
     os.utime(data / "toy.h5", (1, 1))
     asked = Asked(request(data, tmp_path, [], tasks=["toy"]))
     assert "read once" in found(asked)["data toy"].found
