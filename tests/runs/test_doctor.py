@@ -12,6 +12,7 @@ import pytest
 from toy import planned, request
 
 from embench.cli import app
+from embench.core import paths
 from embench.data import store
 from embench.models import checkpoints
 from embench.runs import doctor, plan
