@@ -586,7 +586,6 @@ def load_module(network: Trained, model: str | None = None) -> nn.Module:
     """
     from embench.models.base import TorchModel
     from embench.models.registry import code_of, find_model
-    from embench.models.volume import VolumeModel
 
     card = network.card
     if code_of(card.adapter) and not model:
@@ -597,10 +596,6 @@ def load_module(network: Trained, model: str | None = None) -> nn.Module:
     adapter = find_model(model if model and code_of(card.adapter) else card.adapter)
     if not isinstance(adapter, TorchModel):
         raise BadInput(f"{adapter.name}: no torch network; {network.path.name} cannot be its weights")
-    if isinstance(adapter, VolumeModel):
-        raise BadInput(
-            f"{adapter.name}: a network of volumes, which predict does not take; predict with one of sections"
-        )
     module = adapter.network_for(card.the_task, card.scale)
     adapter.adapt(module)
     return network.load_into(module).eval()
