@@ -155,7 +155,7 @@ def _board(content: Content, site: Site, board: Board, pictures: Mapping[Key, ov
         "given": _given(board, board.columns),
         "commits": _commits(board, board.columns),
         **_figures(board, board.slug, board.title, trivial),
-        "below": _below(content.rankings[board.slug, "score"], trivial),
+        "below": _below(ranked["score"], trivial),
         "strips": [strip for column in board.columns if (strip := _strip(board, column, pictures.get(column.key)))],
         "diagram": _diagram(board, site, ranking),
         "published": published,
@@ -210,14 +210,9 @@ def _figures(
     }
 
 
-def _below(ranking: pd.DataFrame, trivial: Mapping[str, float]) -> dict[str, list[str]]:
+def _below(standing: Mapping[str, Mapping[str, Any]], trivial: Mapping[str, float]) -> dict[str, list[str]]:
     """Return which trivial predictions score as much as a row or more."""
-    if ranking.empty:
-        return {}
-    return {
-        row: [name for name, value in trivial.items() if mean <= value]
-        for row, mean in zip(ranking["row"], ranking["mean"], strict=True)
-    }
+    return {row: [name for name, value in trivial.items() if line["mean"] <= value] for row, line in standing.items()}
 
 
 def _strip(board: Board, column: Column, pictures: overlays.Sections | None) -> dict[str, Any] | None:
@@ -451,7 +446,7 @@ def task_page(content: Content, site: Site, column: Column, pictures: overlays.S
         "commits": _commits(board, [column]),
         "neighbours": ranking_module.neighbours(list(cells.values())),
         **_figures(board, column.slug, column.label, trivial, column),
-        "below": _below(ranking_module.rank(board, SEED, 100, column=column), trivial),
+        "below": _below(ranked["score"], trivial),
         "rows": lines,
         "reference": reference,
         "references": order,
