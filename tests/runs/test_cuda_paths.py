@@ -32,6 +32,7 @@ from embench.data.task import Item, Scoring, Task, UnlabelledSet
 from embench.models.base import TorchModel
 from embench.models.checkpoints import load_weights
 from embench.models.registry import find_model, model_names
+from embench.models.volume import TorchVolumeModel
 from embench.pretraining import command, distributed
 from embench.pretraining.distributed import World
 from embench.pretraining.loop import Progress, pretrain
@@ -176,13 +177,20 @@ def test_documented_operators_without_a_deterministic_form_are_refused() -> None
 # Models: a training step and a prediction
 
 
+NETWORKS = [
+    name
+    for name in model_names()
+    if isinstance(model := find_model(name), TorchModel) and not isinstance(model, TorchVolumeModel)
+]
+
+
 @cache
 def first_alike(name: str) -> str:
     """Return the first model with the same network under the same recipe, but for widths: one run serves both.
 
     What a model freezes is trained here: that takes more operations, not others.
     """
-    return next(other for other in model_names() if signature(other) == signature(name))
+    return next(other for other in NETWORKS if signature(other) == signature(name))
 
 
 @cache
@@ -197,7 +205,7 @@ RAN: dict[tuple[str, str], set[str]] = {}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", NETWORKS)
 def test_model_trains_and_predicts(sections: TrainingSections, name: str, precision: Any) -> None:
     operators = train_and_predict(sections, first_alike(name), precision)
     if find_model(name).family == "hybrid" and "swin" not in name:
@@ -465,7 +473,8 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_processes_on_gpus_talk_by_nccl_each_through_its_own(
     monkeypatch: pytest.MonkeyPatch, device: str, backend: str, bound: torch.device | None
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     given: list[tuple[Any, ...]] = []
     group = torch.distributed
     monkeypatch.setattr(group, "init_process_group", lambda name, device_id=None: given.append((name, device_id)))
