@@ -129,14 +129,12 @@ def load_weights(path: Path) -> Weights:
 def load_card(path: Path) -> WeightsCard:
     """Read the card of the checkpoint ``path``, which has to be there; raises as :func:`load_weights` does."""
     if not path.exists():
-        raise BadInput(f"{path}: no such file")
+        raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")
     if path.suffix != ".safetensors":
         raise BadInput(
             f"{path}: expected a .safetensors checkpoint made by embench pretrain; "
             "a published one is brought into it by: embench checkpoint import FILE"
         )
-    if not path.exists():
-        raise BadInput(f"{path}: no such checkpoint; make one with: embench pretrain")
     if not path.is_file():  # a pipe or a device would never end
         raise BadInput(f"{path}: not a file; remove it")
     place = path.with_suffix(".json")

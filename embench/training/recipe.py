@@ -209,8 +209,8 @@ def _faults(recipe: Recipe) -> list[str]:
     def number(name: str, least: float, most: float = math.inf, *, above: bool = False, whole: bool = False) -> None:
         value = getattr(recipe, name)
         kind = "a whole number" if whole else "a number"
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not math.isfinite(value):
-            faults.append(f"{name} {value!r}: must be {kind}")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not abs(value) < 1e300:
+            faults.append(f"{name} {value!r:.80}: must be {kind}")
         elif not (least < value if above else least <= value) or not value < most:
             limit = f"above {least:g}" if above else f"at least {least:g}"
             faults.append(f"{name} {value!r}: must be {limit}" + (f" and below {most:g}" if most < math.inf else ""))

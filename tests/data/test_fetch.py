@@ -350,7 +350,7 @@ def test_absurd_declared_sizes_are_refused(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = bad_archive(tmp_path / "a.zip", (member("big"), bytes(1000)))
-    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 999})())
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 999})())
     with pytest.raises(BadInput, match="unpacks to 1004 bytes, 999 are free"):
         archives.unpack(archive, tmp_path / "out")
 

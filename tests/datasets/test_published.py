@@ -421,5 +421,5 @@ def test_what_was_fetched_is_prepared_without_a_source(tmp_path: Path, rng) -> N
 
 def test_an_absent_source_is_named(tmp_path: Path) -> None:
     assert lines(lambda: catalog.prepare("cremi", tmp_path / "nowhere", tmp_path)) == [
-        f"{tmp_path / 'nowhere'}: no such file or folder"
+        f"--source {tmp_path / 'nowhere'}: no such file or folder"
     ]

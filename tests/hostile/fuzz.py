@@ -166,11 +166,18 @@ def _plan(path: Path) -> None:
                 raise AssertionError(f"{place} leads out of {trial.results_folder}")
 
 
+@dataclass(frozen=True)
+class _In:
+    """What is asked of a trial whose note is read."""
+
+    results_folder: Path
+
+
 def _note(path: Path) -> None:
     from embench.runs import worker
 
     for kind in (worker.Progress, worker.Failure):
-        worker._read(path, kind)
+        worker._read(path, _In(path.parent), kind)  # type: ignore[arg-type]
 
 
 def _record(path: Path) -> None:

@@ -71,7 +71,7 @@ def test_generated_data_and_their_checkpoints_need_not_be_there(tmp_path: Path) 
 
 
 def test_a_missing_checkpoint_fails_with_the_command_that_makes_it(data: Path, tmp_path: Path) -> None:
-    for path in (data / "weights").glob("*"):
+    for path in (data / "weights").glob("*.*"):
         path.unlink()
     faults = failed(Asked(request(data, tmp_path, ["retina", "transunet"])))
     assert faults.keys() == {"checkpoint retina"}
