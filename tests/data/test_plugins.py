@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
+from collections.abc import Iterator.metadata
 import subprocess
 from pathlib import Path
 
@@ -13,15 +14,19 @@ from PIL import Image
 from embench.core.errors import BadInput
 from embench.data import catalog
 from embench.data.task import Dataset, Scoring, Task
+from embench.scoring.metrics import metrics
 
 PACKAGE = Path(__file__).parents[1] / "sample_package"
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The sample package, as pip would have installed it."""
     monkeypatch.syspath_prepend(str(PACKAGE))
     importlib.invalidate_caches()
+    metrics.cache_clear()  # as in a new process
+    yield
+    metrics.cache_clear()
 
 
 @pytest.fixture
