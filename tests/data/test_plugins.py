@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator.metadata
+import importlib.metadata
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
