@@ -12,11 +12,11 @@ import pytest
 
 @pytest.fixture
 def tool() -> Callable[..., str]:
-    """Run ``python -m tests.reliability.NAME`` with arguments, which has to end well, and return what it printed."""
+    """Run ``python -m tools.NAME`` with arguments, which has to end well, and return what it printed."""
 
     def run(name: str, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", f"tests.reliability.{name}", *arguments],
+            [sys.executable, "-m", f"tools.{name}", *arguments],
             cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,

@@ -12,7 +12,7 @@ from embench.core import runtime
 from embench.core.runtime import deterministic
 from embench.runs import trial
 
-SMALL = f"{Path(__file__).with_name('small.py')}:Small"
+SMALL = f"{Path(__file__).parents[2] / 'tools/small.py'}:Small"
 
 
 def test_on_a_cpu_an_operation_without_a_deterministic_form_is_an_error() -> None:

@@ -16,7 +16,7 @@ import torch
 from embench.core.errors import BadInput, TryAgain
 from embench.core.files import check_writable, remove, write_atomic
 from embench.training.state import load_state, save_state
-from tests.reliability.operations import Operation, watch
+from tools.operations import Operation, watch
 
 FORK = multiprocessing.get_context("fork")
 OLD, NEW = b"old" * 5000, b"new" * 7000

@@ -17,7 +17,7 @@ from embench.core.errors import Interrupted
 from embench.runs import trial
 from embench.training.state import load_state
 
-SMALL = f"{Path(__file__).with_name('small.py')}:Small"
+SMALL = f"{Path(__file__).parents[2] / 'tools/small.py'}:Small"
 
 
 def signalled_at(iteration: int, number: signal.Signals) -> trial.Report:

@@ -12,7 +12,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import engine_drill
 import pytest
 from toy import comparable, planned, request
 
@@ -24,6 +23,7 @@ from embench.runs.request import trials
 from embench.runs.worker import Failure
 from embench.scoring import results
 from embench.scoring.schema import TrialResult
+from tools import engine_drill
 
 
 @pytest.mark.parametrize(

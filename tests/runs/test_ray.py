@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import engine_drill
 import pytest
 from toy import comparable, planned, request
 
@@ -23,6 +22,7 @@ from embench.runs.request import trials
 from embench.runs.worker import Failure
 from embench.scoring import results
 from embench.scoring.schema import TrialResult
+from tools import engine_drill
 
 
 @pytest.mark.parametrize(("name", "module"), [("ray", "ray"), ("slurm", "submitit")])

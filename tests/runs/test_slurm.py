@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import engine_drill
 import pytest
 import slurm_cluster
 from hypothesis import given
@@ -29,6 +28,7 @@ from embench.runs.plan import TrialSpec
 from embench.runs.request import trials
 from embench.scoring import results
 from embench.scoring.schema import TrialResult
+from tools import engine_drill
 
 
 def test_slurm_options_are_those_of_sbatch() -> None:

@@ -1,6 +1,6 @@
 """Stop runs from outside: SIGTERM and SIGUSR1 to the process, also while threads make its batches.
 
-``python -m tests.reliability.stop --rounds 20`` does each so often, at random moments; the process has to end with 75
+``python -m tools.stop --rounds 20`` does each so often, at random moments; the process has to end with 75
 within 20 s unless it was done, and the same command then goes on to the same bytes.
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.reliability.jobs import JOBS, PRETRAINING, Job, Outcome, fresh, outcome, place
-from tests.reliability.kill import reference
+from tools.jobs import JOBS, PRETRAINING, Job, Outcome, fresh, outcome, place
+from tools.kill import reference
 
 LIMIT = {"SIGTERM": 20.0, "SIGUSR1": 20.0}
 """Seconds within which the process has to end."""

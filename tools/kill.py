@@ -1,6 +1,6 @@
 """Kill a trial and a pre-training where it hurts, let them go on, and compare every byte with runs left alone.
 
-``python -m tests.reliability.kill --kills 300`` kills by SIGKILL a third of the times at an operation on a file (open,
+``python -m tools.kill --kills 300`` kills by SIGKILL a third of the times at an operation on a file (open,
 write begun, half done, and done, fsync, rename, ...; evenly spaced among all there are), a third at a random moment,
 and a third at a random moment of an attempt that itself resumes a killed one. ``--every`` kills at every operation.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.reliability.jobs import JOBS, Act, Attempt, Job, Outcome, fresh, outcome, place, torn
-from tests.reliability.operations import Operation
+from tools.jobs import JOBS, Act, Attempt, Job, Outcome, fresh, outcome, place, torn
+from tools.operations import Operation
 
 INTERVALS = (0.0, 0.05, 1000.0)
 """Seconds between two training states: one after every step, one after some, none but where a stage ends."""

@@ -38,8 +38,8 @@ from embench.runs import trial
 from embench.scoring import results
 from embench.training import trainer
 from embench.training.state import load_state
-from tests.reliability.operations import Operation, watch
 from tests.toy import TOY, comparable, discs
+from tools.operations import Operation, watch
 
 SMALL = f"{Path(__file__).with_name('small.py')}:Small"
 

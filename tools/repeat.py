@@ -1,6 +1,6 @@
 """Run the same trials again and again, each time in a process of its own, and compare every byte.
 
-``python -m tests.reliability.repeat --runs 10`` runs the small trial and the small pre-training, with one thread, each
+``python -m tools.repeat --runs 10`` runs the small trial and the small pre-training, with one thread, each
 time in another fork; with ``--models unet-resnet50,retina --threads 2`` these models on a small task, each time from a
 new interpreter.
 """
@@ -33,7 +33,7 @@ def main() -> None:
 
 def in_forks(runs: int) -> dict[str, Counter[str]]:
     """Return how often each outcome came of the small jobs: all that they leave, and their last states."""
-    from tests.reliability.jobs import JOBS, fresh, outcome, place
+    from tools.jobs import JOBS, fresh, outcome, place
 
     found: dict[str, Counter[str]] = {job.name: Counter() for job in JOBS}
     with place() as folder:

@@ -1,6 +1,6 @@
 """Let each operation on a file fail, once or from then on for ever, in a trial and a pre-training.
 
-``python -m tests.reliability.faults`` fails every operation once and every operation for ever, with a full disk, a
+``python -m tools.faults`` fails every operation once and every operation for ever, with a full disk, a
 read-only file system and a refused permission in turn (``--every``: each with each), and lets the kernel refuse every
 file beyond some sizes. After each it looks that what was there before is there and whole, that the message names the
 file, that the exit status is 75 where trying again can help and else 2, and that the same command, tried again, ends
@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.reliability.jobs import JOBS, Act, Attempt, Job, Outcome, fresh, outcome, place, torn
-from tests.reliability.kill import reference
-from tests.reliability.operations import Operation
+from tools.jobs import JOBS, Act, Attempt, Job, Outcome, fresh, outcome, place, torn
+from tools.kill import reference
+from tools.operations import Operation
 
 STATUS = {errno.ENOSPC: 75, errno.EROFS: 2, errno.EACCES: 2, errno.EFBIG: 75}
 SIZES = (0, 200, 1000, 2000, 5000, 9000, 20_000)

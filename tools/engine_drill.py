@@ -1,6 +1,6 @@
 """What an engine survives: trials whose jobs, workers and nodes are killed, against the same trials in one process.
 
-    python tests/engine_drill.py local|slurm|ray [--trials 12] [--faults 30] [--seed 0]
+    python -m tools.engine_drill local|slurm|ray [--trials 12] [--faults 30] [--seed 0]
 
 Commands, clusters and processes are real; only the task is a toy. A fault strikes a trial that is in training (or a
 node, or the waiting command), and the command is given again whenever it ends with 75. At the end every result must
@@ -25,9 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import slurm_cluster
-import toy
-
 from embench.core import locks
 from embench.runs import worker
 from embench.runs.executors import Local
@@ -35,6 +32,7 @@ from embench.runs.plan import TrialSpec
 from embench.runs.request import trials
 from embench.scoring import results
 from embench.scoring.schema import TrialResult
+from tests import slurm_cluster, toy
 
 Fault = Callable[[int], None]
 """What strikes a process in which a trial trains."""
