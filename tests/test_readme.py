@@ -23,7 +23,7 @@ from embench.runs import trial
 from embench.runs.options import RunRequest
 from embench.runs.request import trials
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCUMENTS = [
     README,
@@ -106,6 +106,7 @@ def test_no_page_and_no_message_installs_a_strangers_package() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_commands_for_own_images_and_for_predictions_run(tmp_path: Path) -> None:
     """As they stand in the documents, in order, with budgets that a test can wait for."""
     generator = np.random.default_rng(0)
