@@ -140,9 +140,7 @@ def test_the_commands_for_own_images_and_for_predictions_run(tmp_path: Path) -> 
     }
     checkpoint = ""
     for words in commands(ROOT / "docs" / "own-images.md"):
-        chosen = [
-            "unet-resnet50" if word == "published" else checkpoint if word == "CHECKPOINT" else word for word in words
-        ]
+        chosen = [checkpoint if word == "CHECKPOINT" else word.replace(",transunet", "") for word in words]
         told = embench(*chosen, *small.get(words[0], ()))
         if words[0] == "pretrain":
             [checkpoint] = map(str, (tmp_path / "data/weights").glob("*.safetensors"))

@@ -33,10 +33,10 @@ from embench.core import paths
 from embench.core.errors import BadInput
 from embench.data import store
 from embench.data.task import Item, UnlabelledSet
-from embench.pretraining import command, loop
+from embench.pretraining import loop
 from embench.runs import trial
 from embench.scoring import results
-from embench.training import trainer
+from embench.training.loop import Loop
 from embench.training.state import load_state
 from tests.toy import TOY, comparable, discs
 from tools.operations import Operation, watch
@@ -205,43 +205,29 @@ def _count_steps(notes: int) -> None:
         os.write(notes, f"{iteration} {time.monotonic() - began}\n".encode())
         began = time.monotonic()
 
-    step, reporting, between = trainer.Training.step, command._reporting, loop._Stopwatch.between
+    run, read = Loop.run, Loop._read
 
-    def started(self: Any, batches: Any) -> Any:
+    def began_now(self: Loop, end: int) -> None:
         nonlocal began
         began = time.monotonic()
-        return between(self, batches)
+        run(self, end)
 
-    def stepped(self: trainer.Training) -> float:
-        nonlocal began
-        began = time.monotonic()
-        loss = step(self)
+    def read_and_noted(self: Loop) -> None:
+        read(self)
         note(self.iteration)
-        return loss
 
-    @contextmanager
-    def reported(*args: Any) -> Iterator[loop.Report]:
-        with reporting(*args) as report:
-
-            def both(at: loop.Progress) -> None:
-                note(at.iteration)
-                report(at)
-
-            yield both
-
-    trainer.Training.step = stepped  # type: ignore[method-assign]
-    command._reporting = reported
-    loop._Stopwatch.between = started  # type: ignore[method-assign]
+    Loop.run = began_now  # type: ignore[method-assign]
+    Loop._read = read_and_noted  # type: ignore[method-assign]
 
 
 def _keep_states(kept: Path) -> None:
     """Keep what a run removes when it is done: the last training state, with optimiser and random generators."""
     for module in (trial, loop):
 
-        def keeping(path: Path, remove: Callable[[Path], None] = module.remove) -> None:
+        def keeping(path: Path, *below: Path, remove: Callable[..., None] = module.remove) -> None:
             if path.suffix in (".pt", ".state") and path.exists():
                 shutil.copyfile(path, kept)
-            remove(path)
+            remove(path, *below)
 
         module.remove = keeping
 
