@@ -19,7 +19,7 @@ from toy import planned
 from embench.core.revision import SCORING_REVISION, TRAINING_REVISION
 from embench.runs import trial
 
-PINNED = Path(__file__).parents[1] / "data" / "pinned_trial.json"
+PINNED = Path(__file__).parents[1] / "files" / "pinned_trial.json"
 PREDICTOR = """
 from embench import SegmentationModel
 

@@ -64,7 +64,7 @@ def test_a_source_that_is_not_there_is_said_to_be_so_though_all_is_prepared(tmp_
 
 
 def test_a_checkpoint_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"nothere\.pt: no such file"):
+    with pytest.raises(BadInput, match=r"nothere\.pt: no such checkpoint"):
         load_card(tmp_path / "nothere.pt")
 
 
