@@ -17,7 +17,7 @@ RUN = EMBENCH_DATA=$(DEMO)/data $(BIN)/embench run --task mini-guay,mini-urocell
 	--results $(DEMO)/results
 
 test: install-test lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4    # a core for each process
 
 test-slow: install-test
 	$(BIN)/python -m pytest -m slow

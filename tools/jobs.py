@@ -258,7 +258,7 @@ def outcome(folder: Path) -> Outcome:
             found.parts["result"] = comparable(results.load(path))
         elif path.parent.name in ("out", "small") and path.suffix == ".json" and path.stem != "loss":
             card = json.loads(path.read_text())
-            found.parts[name] = json.dumps({**card, "seconds": 0})
+            found.parts[name] = json.dumps({**card, "seconds": 0, "seconds_waiting": 0})
         elif path.parent.name == ".plans":  # it names the folder
             found.parts["plan"] = ""
         else:
@@ -266,7 +266,7 @@ def outcome(folder: Path) -> Outcome:
     state = load_state(folder / "state") or {}
     for part, value in (state.get("training") or state).items():
         if part == "done":
-            value = {**value, "seconds": 0}
+            value = {**value, "seconds": 0, "waited": 0}
         found.parts[f"last state: {part}"] = digest(value)
     return found
 
