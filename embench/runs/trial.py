@@ -293,17 +293,10 @@ def _plain_attempt(
     deep = BlockPredict(predict, adapter.block, adapter.halo) if isinstance(adapter, VolumeModel) else None
     volumes = prepared.volumes("test")
     snapshot, kept = score_split(task, volumes, deep or predict, spec.iterations, sections, spec.path)
-    card = ModelCard(
-        name=spec.key.model,
-        title=adapter.title,
-        family=adapter.family,
-        licence=adapter.licence,
-        citation=adapter.citation,
-    )
     result = _result(
         spec,
         task,
-        card,
+        _card(spec, adapter),
         status="done",
         message="draws nothing at random: one result, compared over images" if adapter.deterministic else "",
         iterations_done=spec.iterations,
@@ -314,6 +307,17 @@ def _plain_attempt(
         sections=kept,
     )
     return result.model_copy(update={"recipe": NO_RECIPE})  # what it does in fit is its own
+
+
+def _card(spec: TrialSpec, adapter: SegmentationModel) -> ModelCard:
+    """Who a model is that has no network to count parameters of."""
+    return ModelCard(
+        name=spec.key.model,
+        title=adapter.title,
+        family=adapter.family,
+        licence=adapter.licence,
+        citation=adapter.citation,
+    )
 
 
 NO_RECIPE = {"name": "none"}
@@ -335,17 +339,10 @@ def _tool_attempt(
     outcome = run_tool(spec, adapter, prepared, report, stop)
     report("scoring", spec.iterations, float("nan"))
     snapshot, kept = snapshot_of(prepared, outcome.predictions, spec.iterations, spec.path)
-    card = ModelCard(
-        name=spec.key.model,
-        title=adapter.title,
-        family=adapter.family,
-        licence=adapter.licence,
-        citation=adapter.citation,
-    )
     result = _result(
         spec,
         prepared.task,
-        card,
+        _card(spec, adapter),
         status="done",
         message=f"budget, as the tool states it: {tool.budget}",
         iterations_done=spec.iterations,
